@@ -1,0 +1,34 @@
+// Text to token ids and back. A model without a tokenizer has none: it takes and gives ids only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace sessa {
+
+// Thread-safe after construction.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+  virtual int32_t vocab_size() const = 0;
+  // Ids of valid UTF-8 text, by itself: no BOS, no EOS. INVALID_ARGUMENT for text that is not UTF-8.
+  virtual absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const = 0;
+  // The bytes that a token appends to a text (a byte token: that one byte, maybe a part of a character). Control
+  // tokens (BOS, EOS, unknown) append nothing. Valid as long as the tokenizer.
+  virtual absl::string_view TokenBytes(int32_t id) const = 0;
+  // The token's name as the tokenizer file spells it ("<s>", "<0x0A>"), for showing special tokens.
+  virtual absl::string_view TokenName(int32_t id) const = 0;
+  virtual bool IsSpecial(int32_t id) const = 0;
+};
+
+// Opens a SentencePiece model through the plugin libsessa_tokenizer.so, which lies beside the program (or in
+// plugin_dir). Errors name the file.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadSentencePieceTokenizer(const std::string& model_file,
+                                                                      const std::string& plugin_dir = "");
+
+}  // namespace sessa
