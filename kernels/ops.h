@@ -77,6 +77,12 @@ struct OpsInfo {
   int64_t weight_bytes = 0;     // memory held for weights
 };
 
+// What the device can do at best, measured with the backend's own means: what step_bench divides by.
+struct DeviceRates {
+  double copy_bytes_per_second = 0;   // of memory: bytes read and written by a copy (device), or read (host)
+  double gemm_flops_per_second = 0;   // of a large matrix product in the weights' arithmetic; 2 m n k an (m, n, k)
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -127,6 +133,13 @@ class Ops {
   // The logits (vocab) of output i of the step collected last, for checks and tools. INVALID_ARGUMENT for an i out
   // of range; only steps with at most max_output_rows outputs keep them.
   virtual absl::StatusOr<std::vector<float>> ReadLogits(int32_t output) = 0;
+
+  // --- for benches ----------------------------------------------------------------------------------------
+  // Takes up to a second; only between steps. Zeros: not measured.
+  virtual DeviceRates MeasureRates() { return {}; }
+  // Fills every allocated page with random state in [-1, 1), so that long contexts need not be prefilled; only
+  // between steps. Without an override the pages stay as they are (zeros).
+  virtual void FillState(uint32_t /*seed*/) {}
 };
 
 // Makes a backend: packs the weights (tensors may be unmapped afterwards). Each lives in its own folder.
