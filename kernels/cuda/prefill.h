@@ -1,0 +1,129 @@
+// Prefill of one layer: forward attention of the new rows, and the feedback solve (I - B) s = f over them.
+//
+// Rows are those of the step's prefill segments; the state of positions before a segment is in its pages, and the
+// segment's own k, v and kb have been appended to the pages before these launchers run. Equations:
+// docs/sessa-model.md; scheme and kernels: docs/kernels.md.
+//
+// Use: once a step PlanPrefill (host only), copy plan.table_bytes of the table to the device; then for each layer
+// LaunchPrefillForward and LaunchPrefillPrepare in any order or on two streams, f = o W_o^T, LaunchPrefillSolve.
+//
+// Everything here is asynchronous and allocates nothing; functions return the first CUDA error of their launches.
+// They may be called from any one thread at a time.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/state_layout.h"
+
+namespace sessa::cuda {
+
+// Consecutive new tokens of one session.
+struct PrefillSegment {
+  int32_t first_row = 0;   // its rows are [first_row, first_row + rows) of the activations
+  int32_t rows = 0;        // > 0
+  int32_t start = 0;       // absolute position of the first row
+  int32_t page_begin = 0;  // page of positions [64 i, 64 i + 64) is page_table[page_begin + i]
+  int32_t open_page = -1;  // compact state: float32 s of the block that holds `start`, and in the end of the one
+                           //   that holds start + rows - 1
+};
+
+// What buffers are sized for; constant after start.
+struct PrefillLimits {
+  ModelShape shape;
+  StateDtype state = StateDtype::kCompact;
+  int32_t max_rows = 2048;     // rows of all segments of a step, together
+  int32_t max_segments = 256;
+  int32_t max_context = 1 << 20;               // start + rows of any segment
+  int64_t panel_bytes = int64_t{128} << 20;    // of the panel of attention weights; longer pasts take several
+  bool tensor_cores = true;                    // false: the plain kernels (checks; cards before sm_90)
+};
+
+// Device memory that the launchers of a step share, and pinned host memory (and as much device memory) for a
+// plan's table.
+int64_t PrefillWorkspaceBytes(const PrefillLimits& limits);
+int64_t PrefillTableBytes(const PrefillLimits& limits);
+
+// Tiles of one batched launch: entries [first, first + count) of the table's tile list of its kind.
+struct PrefillRange {
+  int32_t first = 0;
+  int32_t count = 0;
+};
+
+// The schedule of a step's prefill rows, the same for all layers. Host data; the table is what kernels read.
+struct PrefillPlan {
+  bool fast = false;             // tensor-core kernels (else the plain ones)
+  int32_t segments = 0;
+  int32_t rows = 0;              // of all segments
+  int32_t padded_rows = 0;       // fast: rows of the workspace, each segment from its 64-token block boundary on
+  int32_t panel_columns = 0;     // columns of the panel of attention weights
+  int32_t leaf = 0;              // rows of a leaf inverse
+  int64_t table_bytes = 0;       // to copy to the device
+  struct Panel {                 // columns [first, first + columns) of every segment's past and chunk
+    PrefillRange score, past;
+    int32_t first_column = 0;
+  };
+  std::vector<Panel> panels;
+  PrefillRange forward, leaves;
+  std::vector<PrefillRange> inverse;  // two an inverse level: T = sigma (P21 + P21 W11), then W21 = T + W22 T
+  struct Solve {
+    PrefillRange range;
+    bool leaf = false;           // s = r + W r; else r += sigma P~ s
+  };
+  std::vector<Solve> solve;      // in order
+  std::vector<PrefillSegment> plain_segments;  // plain kernels: launched from the host's copy
+};
+
+// Plans a step. `segments` lie within the limits; `table` has PrefillTableBytes.
+PrefillPlan PlanPrefill(const PrefillLimits& limits, const PrefillSegment* segments, int32_t count, void* table);
+
+// The state slabs as one layer sees them.
+struct PrefillState {
+  void* pages = nullptr;          // page p begins at pages + p * layout.page_bytes()
+  int32_t page_count = 0;         // pages of the slab
+  void* open_pages = nullptr;     // open page p begins at open_pages + p * layout.open_page_bytes(); compact only
+  const int32_t* page_table = nullptr;  // device, (pages of all segments)
+  const StateLayout* layout = nullptr;  // host
+  int32_t layer = 0;
+};
+
+struct PrefillForwardParams {
+  const void* q = nullptr;   // (rows, D) bf16, after RoPE; head h in columns [h d, h d + d)
+  void* o = nullptr;         // (rows, D) bf16
+};
+
+struct PrefillFeedbackParams {
+  const void* qb = nullptr;      // (rows, D) bf16
+  const float* gamma = nullptr;  // (rows)
+  const float* f = nullptr;      // (rows, D); read by LaunchPrefillSolve only
+  float* s = nullptr;            // (rows, D); written by LaunchPrefillSolve only
+  unsigned long long* saturations = nullptr;  // device counter: values of s beyond fp16 (stored as +-65504)
+};
+
+// What every launcher needs besides its own operands.
+struct PrefillContext {
+  const PrefillLimits* limits = nullptr;
+  const PrefillPlan* plan = nullptr;
+  const void* table = nullptr;   // device copy of the plan's table
+  void* workspace = nullptr;     // device, PrefillWorkspaceBytes; Prepare's results live there until Solve
+  PrefillState state;
+};
+
+// o_t,h = sum_{j<=t} softmax_j(q_t,h . k_j,h' d^-1/2) v_j,h'.
+cudaError_t LaunchPrefillForward(const PrefillContext& context, const PrefillForwardParams& params,
+                                 cudaStream_t stream);
+
+// All of the solve that needs no f: weights P~ and their row sums, leaf inverses, and the past's contribution.
+// Uses the workspace; does not touch params.f and params.s.
+cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFeedbackParams& params,
+                                 cudaStream_t stream);
+
+// s_t = f_t + gamma_t sum_{j<t} softmax_{j<t}(qb_t . kb_j D^-1/2) s_j (s_0 = f_0) for the segments' rows. Writes s
+// in float32 to params.s, to the pages in their type and, compact, to the open page the rows of the segment's last
+// block when that block is unfinished. A position's s is read as fp16 or better.
+cudaError_t LaunchPrefillSolve(const PrefillContext& context, const PrefillFeedbackParams& params,
+                               cudaStream_t stream);
+
+}  // namespace sessa::cuda
