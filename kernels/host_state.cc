@@ -92,6 +92,31 @@ void HostState::CopyOpenPage(PageId from, PageId to) {
   std::memcpy(OpenRow(to, 0), OpenRow(from, 0), layout_.open_page_bytes());
 }
 
+void HostState::FillRandom(uint32_t seed) {
+  uint64_t draw = seed;
+  const auto next = [&draw] {  // a linear congruential generator: quality is not the point, speed is
+    draw = draw * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<float>(static_cast<int32_t>(draw >> 32)) * 0x1p-31f;
+  };
+  constexpr Plane kPlanes[] = {Plane::kK, Plane::kV, Plane::kKb, Plane::kS};
+  for (PageId page = 0; page < pages_; ++page) {
+    for (int32_t layer = 0; layer < layout_.shape.layers; ++layer) {
+      for (Plane plane : kPlanes) {
+        const int64_t numbers = int64_t{kPageTokens} * layout_.PlaneWidth(plane);
+        for (int64_t i = 0; i < numbers; ++i) {
+          if (layout_.dtype == StateDtype::kF32) {
+            FloatRow(page, layer, plane)[i] = next();
+          } else {
+            HalfRow(page, layer, plane)[i] = plane == Plane::kS ? FloatToFP16(next()) : FloatToBF16(next());
+          }
+        }
+      }
+    }
+  }
+  const int64_t open_numbers = open_pages_ * layout_.open_page_bytes() / 4;
+  for (int64_t i = 0; i < open_numbers; ++i) reinterpret_cast<float*>(open_slab_)[i] = next();
+}
+
 absl::Status HostState::Read(PageId page, int32_t layer, Plane plane, int32_t first_row, int32_t rows,
                              float* out) const {
   if (page < 0 || page >= pages_ || layer < 0 || layer >= layout_.shape.layers || first_row < 0 || rows < 0 ||

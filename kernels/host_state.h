@@ -50,6 +50,8 @@ class HostState {
 
   void CopyPage(PageId from, PageId to);
   void CopyOpenPage(PageId from, PageId to);
+  // As Ops::FillState.
+  void FillRandom(uint32_t seed);
   // As Ops::ReadState.
   absl::Status Read(PageId page, int32_t layer, Plane plane, int32_t first_row, int32_t rows,
                     float* out) const;
