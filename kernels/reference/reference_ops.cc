@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/host_rates.h"
 #include "kernels/host_sampler.h"
 #include "kernels/host_state.h"
 #include "kernels/reference/reference_math.h"
@@ -35,6 +36,7 @@ class ReferenceOps : public Ops {
                          float* out) override {
     return state_.Read(page, layer, plane, first_row, rows, out);
   }
+  DeviceRates MeasureRates() override;
   void FillState(uint32_t seed) override { state_.FillRandom(seed); }
 
   void BeginStep(const StepBatch& batch) override;
@@ -341,6 +343,17 @@ absl::StatusOr<std::vector<float>> ReferenceOps::ReadLogits(int32_t output) {
   }
   const auto begin = logits_.begin() + int64_t{output} * shape_.vocab;
   return std::vector<float>(begin, begin + shape_.vocab);
+}
+
+DeviceRates ReferenceOps::MeasureRates() {
+  constexpr int32_t kSize = 512;
+  reference::Linear linear{kSize, kSize, std::vector<float>(kSize * kSize, 0.5f), {}};
+  std::vector<float> x(kSize * kSize, 0.5f), y(kSize * kSize);
+  Apply(linear, x.data(), kSize, y.data());  // touches the memory
+  const auto start = std::chrono::steady_clock::now();
+  Apply(linear, x.data(), kSize, y.data());
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  return {MeasureHostReadRate(1), 2.0 * kSize * kSize * kSize / elapsed.count()};
 }
 
 }  // namespace
