@@ -1,0 +1,242 @@
+#include "client/client.h"
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+
+#include <utility>
+
+#include "client/proto_time.h"
+#include "client/rpc_errors.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "sessa/v1/admin.grpc.pb.h"
+#include "sessa/v1/inference.grpc.pb.h"
+#include "sessa/v1/sessions.grpc.pb.h"
+
+namespace sessa {
+
+void CallCanceller::Cancel() {
+  std::lock_guard<std::mutex> lock(mu_);
+  cancelled_ = true;
+  if (context_ != nullptr) context_->TryCancel();
+}
+
+void CallCanceller::Enter(grpc::ClientContext* context) {
+  std::lock_guard<std::mutex> lock(mu_);
+  context_ = context;
+  if (cancelled_) context_->TryCancel();
+}
+
+void CallCanceller::Leave() {
+  std::lock_guard<std::mutex> lock(mu_);
+  context_ = nullptr;
+  cancelled_ = false;
+}
+
+struct Client::Stubs {
+  explicit Stubs(const std::shared_ptr<grpc::Channel>& channel)
+      : inference(channel), sessions(channel), admin(channel), health(channel) {}
+  v1::Inference::Stub inference;
+  v1::Sessions::Stub sessions;
+  v1::Admin::Stub admin;
+  grpc::health::v1::Health::Stub health;
+};
+
+class Client::Call {
+ public:
+  explicit Call(const CallOptions& options) : canceller_(options.canceller) {
+    if (options.deadline != absl::InfiniteFuture()) context_.set_deadline(absl::ToChronoTime(options.deadline));
+    if (canceller_ != nullptr) canceller_->Enter(&context_);
+  }
+  ~Call() {
+    if (canceller_ != nullptr) canceller_->Leave();
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  grpc::ClientContext* context() { return &context_; }
+
+  // A unary call: `method` of `stub`.
+  template <typename Response, typename Stub, typename Request>
+  absl::StatusOr<Response> Unary(Stub& stub,
+                                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                 const Request& request) {
+    Response response;
+    absl::Status status = FromGrpcStatus((stub.*method)(&context_, request, &response));
+    if (!status.ok()) return status;
+    return response;
+  }
+
+  // Reads a stream of events to its end and returns its `finished`.
+  template <typename Finished, typename Reader, typename Handler>
+  absl::StatusOr<Finished> ReadToFinished(std::unique_ptr<Reader> reader, const Handler& on_event) {
+    Finished finished;
+    bool has_finished = false;
+    auto event = NewMessage(reader.get());
+    while (reader->Read(&event)) {
+      if (event.has_finished()) {
+        finished = event.finished();
+        has_finished = true;
+      }
+      on_event(event);
+    }
+    absl::Status status = FromGrpcStatus(reader->Finish());
+    if (!status.ok()) return status;
+    if (!has_finished) return absl::InternalError("the server ended the stream without `finished`");
+    return finished;
+  }
+
+ private:
+  template <typename Message>
+  static Message NewMessage(const grpc::ClientReader<Message>*) {
+    return Message();
+  }
+
+  grpc::ClientContext context_;
+  CallCanceller* const canceller_;
+};
+
+Client::Client(ClientOptions options) : options_(std::move(options)) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(options_.max_message_bytes));
+  stubs_ = std::make_unique<Stubs>(
+      grpc::CreateCustomChannel(options_.server, grpc::InsecureChannelCredentials(), arguments));
+}
+
+Client::~Client() = default;
+
+absl::StatusOr<v1::Finished> Client::Generate(const v1::GenerateRequest& request, const CallOptions& options,
+                                              const GenerateHandler& on_event) {
+  Call call(options);
+  return call.ReadToFinished<v1::Finished>(stubs_->inference.Generate(call.context(), request), on_event);
+}
+
+absl::StatusOr<v1::Finished> Client::Attach(const v1::AttachRequest& request, const CallOptions& options,
+                                            const GenerateHandler& on_event) {
+  Call call(options);
+  return call.ReadToFinished<v1::Finished>(stubs_->inference.Attach(call.context(), request), on_event);
+}
+
+absl::StatusOr<v1::ScoreFinished> Client::Score(const v1::ScoreRequest& request, const CallOptions& options,
+                                                const ScoreHandler& on_event) {
+  Call call(options);
+  return call.ReadToFinished<v1::ScoreFinished>(stubs_->inference.Score(call.context(), request), on_event);
+}
+
+absl::Status Client::CancelTurn(const v1::CancelTurnRequest& request, const CallOptions& options) {
+  return Call(options).Unary(stubs_->inference, &v1::Inference::Stub::CancelTurn, request).status();
+}
+
+absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(const v1::TokenizeRequest& request,
+                                                      const CallOptions& options) {
+  return Call(options).Unary(stubs_->inference, &v1::Inference::Stub::Tokenize, request);
+}
+
+absl::StatusOr<v1::DetokenizeResponse> Client::Detokenize(const v1::DetokenizeRequest& request,
+                                                          const CallOptions& options) {
+  return Call(options).Unary(stubs_->inference, &v1::Inference::Stub::Detokenize, request);
+}
+
+absl::StatusOr<v1::Model> Client::GetModel(const CallOptions& options) {
+  return Call(options).Unary(stubs_->inference, &v1::Inference::Stub::GetModel, v1::GetModelRequest());
+}
+
+absl::StatusOr<v1::Session> Client::CreateSession(const v1::CreateSessionRequest& request,
+                                                  const CallOptions& options) {
+  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::CreateSession, request);
+}
+
+absl::StatusOr<v1::Session> Client::GetSession(const v1::GetSessionRequest& request, const CallOptions& options) {
+  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::GetSession, request);
+}
+
+absl::StatusOr<v1::ListSessionsResponse> Client::ListSessions(const v1::ListSessionsRequest& request,
+                                                              const CallOptions& options) {
+  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::ListSessions, request);
+}
+
+absl::StatusOr<v1::Session> Client::UpdateSession(const v1::UpdateSessionRequest& request,
+                                                  const CallOptions& options) {
+  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::UpdateSession, request);
+}
+
+absl::Status Client::DeleteSession(const v1::DeleteSessionRequest& request, const CallOptions& options) {
+  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::DeleteSession, request).status();
+}
+
+absl::StatusOr<v1::Session> Client::ForkSession(const v1::ForkSessionRequest& request, const CallOptions& options) {
+  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::ForkSession, request);
+}
+
+absl::StatusOr<v1::Session> Client::RewindSession(const v1::RewindSessionRequest& request,
+                                                  const CallOptions& options) {
+  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::RewindSession, request);
+}
+
+absl::Status Client::ExportSession(const v1::ExportSessionRequest& request, const CallOptions& options,
+                                   const ChunkHandler& on_chunk) {
+  Call call(options);
+  auto reader = stubs_->sessions.ExportSession(call.context(), request);
+  absl::Status handled;
+  v1::SessionChunk chunk;
+  while (reader->Read(&chunk)) {
+    if (handled.ok()) handled = on_chunk(chunk);
+    if (!handled.ok()) call.context()->TryCancel();
+  }
+  const absl::Status status = FromGrpcStatus(reader->Finish());
+  return handled.ok() ? status : handled;
+}
+
+absl::StatusOr<v1::Session> Client::ImportSession(const CallOptions& options, const ImportSource& next) {
+  Call call(options);
+  v1::Session session;
+  auto writer = stubs_->sessions.ImportSession(call.context(), &session);
+  absl::StatusOr<bool> more = true;
+  while (true) {
+    v1::ImportSessionRequest request;
+    more = next(&request);
+    if (!more.ok()) call.context()->TryCancel();
+    if (!more.ok() || !*more || !writer->Write(request)) break;
+  }
+  writer->WritesDone();
+  const absl::Status status = FromGrpcStatus(writer->Finish());
+  if (!more.ok()) return more.status();
+  if (!status.ok()) return status;
+  return session;
+}
+
+absl::StatusOr<v1::ServerStatus> Client::GetStatus(const CallOptions& options) {
+  return Call(options).Unary(stubs_->admin, &v1::Admin::Stub::GetStatus, v1::GetStatusRequest());
+}
+
+absl::Status Client::WatchStatus(absl::Duration interval, const CallOptions& options,
+                                 const std::function<bool(const v1::ServerStatus&)>& on_status) {
+  Call call(options);
+  v1::WatchStatusRequest request;
+  *request.mutable_interval() = ToProto(interval);
+  auto reader = stubs_->admin.WatchStatus(call.context(), request);
+  bool wanted = true;
+  v1::ServerStatus status;
+  while (reader->Read(&status)) {
+    if (wanted) wanted = on_status(status);
+    if (!wanted) call.context()->TryCancel();
+  }
+  const absl::Status end = FromGrpcStatus(reader->Finish());
+  return wanted ? end : absl::OkStatus();
+}
+
+absl::Status Client::Drain(const v1::DrainRequest& request, const CallOptions& options) {
+  return Call(options).Unary(stubs_->admin, &v1::Admin::Stub::Drain, request).status();
+}
+
+absl::StatusOr<bool> Client::CheckHealth(const std::string& service, const CallOptions& options) {
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  const auto response =
+      Call(options).Unary(stubs_->health, &grpc::health::v1::Health::Stub::Check, request);
+  if (!response.ok()) return response.status();
+  return response->status() == grpc::health::v1::HealthCheckResponse::SERVING;
+}
+
+}  // namespace sessa

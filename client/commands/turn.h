@@ -1,0 +1,52 @@
+// A turn on the terminal: text as it comes, a progress line, Ctrl-C, the end.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "client/commands/command.h"
+
+namespace sessa {
+
+// Shows a turn's events. One thread.
+class TurnPrinter {
+ public:
+  // `samples`: above 1 the samples are shown one after the other at the end.
+  TurnPrinter(bool json, int samples);
+  void OnEvent(const v1::GenerateResponse& event);
+  void End();  // the stream is over: finishes the line
+
+  const v1::Started& started() const { return started_; }
+  bool ends_line() const { return ends_line_; }  // the text so far is empty or ends with a newline
+  v1::FinishReason reason() const { return reason_; }  // of the last sample that finished
+
+ private:
+  struct Sample {
+    std::string text;
+    std::vector<int32_t> ids;
+  };
+  void Progress(const v1::Progress& progress);
+  void ClearProgress();
+  void Show(const v1::Delta& delta);
+
+  const bool json_;
+  const bool live_;          // one sample: text appears as it comes
+  bool showed_progress_ = false;
+  bool ends_line_ = true;
+  v1::Started started_;
+  v1::FinishReason reason_ = v1::FINISH_REASON_UNSPECIFIED;
+  std::vector<Sample> samples_;
+};
+
+// Runs a turn. The first Ctrl-C asks the server to cancel it (the session keeps what was sent), the second one gives
+// up the call.
+absl::StatusOr<v1::Finished> RunTurn(const CommandContext& context, const v1::GenerateRequest& request,
+                                     absl::Time deadline, TurnPrinter* printer);
+
+// "8 tokens of prompt (57 cached), 6 generated, queue 12 us, ..." for --stats.
+std::string DescribeTurn(const v1::Finished& finished);
+
+// The exit code that belongs to a finished turn's reason.
+int ExitCodeOf(v1::FinishReason reason);
+
+}  // namespace sessa

@@ -1,0 +1,36 @@
+// The flags of sessactl and how they become requests.
+#pragma once
+
+#include <string>
+
+#include "absl/flags/declare.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "client/client.h"
+
+ABSL_DECLARE_FLAG(std::string, server);
+ABSL_DECLARE_FLAG(bool, json);
+ABSL_DECLARE_FLAG(std::string, session);
+ABSL_DECLARE_FLAG(bool, stats);
+
+namespace sessa {
+
+// From the sampling flags; fields whose flags were not given stay unset. INVALID_ARGUMENT names the flag.
+absl::StatusOr<v1::SamplingParams> SamplingFromFlags();
+
+// --session, --keep, --request_id (made up when empty), --priority, --expected_position, --on_disconnect and the
+// sampling flags. The prompt is the caller's.
+absl::StatusOr<v1::GenerateRequest> GenerateRequestFromFlags();
+
+// The prompt of the command line: --token_ids, --prompt_file ("-": standard input), or `argument`. An empty argument
+// with neither flag gives standard input where that is not a terminal, and no prompt otherwise.
+struct Prompt {
+  bool is_ids = false;
+  v1::TokenIds ids;
+  std::string text;
+};
+absl::StatusOr<Prompt> PromptFromFlags(const std::string& argument);
+
+absl::Time DeadlineFromFlags();  // from --timeout, counted from now
+
+}  // namespace sessa
