@@ -1,0 +1,36 @@
+#include "kernels/cpu/instruction_set.h"
+
+namespace sessa::cpu {
+
+#if defined(__x86_64__)
+
+InstructionSet DetectInstructionSet() {
+  __builtin_cpu_init();  // the flags that it sets include what the operating system saves
+  const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  if (!avx2) return InstructionSet::kPortable;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (!avx512) return InstructionSet::kAvx2;
+  return __builtin_cpu_supports("avx512bf16") ? InstructionSet::kAvx512BF16 : InstructionSet::kAvx512;
+}
+
+const Kernels& KernelsFor(InstructionSet set, bool bf16_weights) {
+  switch (set) {
+    case InstructionSet::kPortable: return PortableKernels();
+    case InstructionSet::kAvx2: return Avx2Kernels();
+    case InstructionSet::kAvx512: return Avx512Kernels();
+    case InstructionSet::kAvx512BF16: break;
+  }
+  return bf16_weights ? Avx512BF16Kernels() : Avx512Kernels();
+}
+
+#else
+
+InstructionSet DetectInstructionSet() { return InstructionSet::kPortable; }
+
+const Kernels& KernelsFor(InstructionSet, bool) { return PortableKernels(); }
+
+#endif
+
+}  // namespace sessa::cpu

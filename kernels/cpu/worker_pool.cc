@@ -1,0 +1,97 @@
+#include "kernels/cpu/worker_pool.h"
+
+#include <chrono>
+
+namespace sessa::cpu {
+namespace {
+
+constexpr auto kSpin = std::chrono::microseconds(50);
+constexpr int kSpinsBeforeYield = 2000;
+
+inline void Pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+WorkerPool::WorkerPool(int threads) {
+  workers_.reserve(threads - 1);
+  for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { WorkerLoop(thread); });
+}
+
+WorkerPool::~WorkerPool() {
+  stopping_.store(true);
+  wake_.fetch_add(1);
+  wake_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void WorkerPool::RunJob(int items, Function function, const void* context) {
+  if (workers_.empty() || items == 1) {
+    for (int item = 0; item < items; ++item) function(context, item, 0);
+    return;
+  }
+  function_.store(function, std::memory_order_relaxed);
+  context_.store(context, std::memory_order_relaxed);
+  items_.store(items, std::memory_order_relaxed);
+  done_.store(0, std::memory_order_relaxed);
+  ticket_.store((ticket_.load(std::memory_order_relaxed) / kJob + 1) * kJob);
+  // Sequentially consistent with a worker's "parked, then look at the ticket again": one of the two sees the other.
+  if (parked_.load() > 0) {
+    wake_.fetch_add(1);
+    wake_.notify_all();
+  }
+  while (RunOneItem(0)) {
+  }
+  for (int spins = 0; done_.load(std::memory_order_acquire) != static_cast<uint32_t>(items); ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      Pause();
+    } else {
+      std::this_thread::yield();  // the worker may be waiting for this very core
+    }
+  }
+}
+
+bool WorkerPool::RunOneItem(int thread) {
+  uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  for (;;) {
+    const uint32_t item = static_cast<uint32_t>(ticket);
+    const Function function = function_.load(std::memory_order_relaxed);
+    const void* context = context_.load(std::memory_order_relaxed);
+    if (item >= items_.load(std::memory_order_relaxed)) return false;
+    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
+      continue;
+    }
+    function(context, static_cast<int>(item), thread);
+    done_.fetch_add(1, std::memory_order_release);
+    return true;
+  }
+}
+
+bool WorkerPool::SpinForWork(uint64_t seen_job) const {
+  const auto end = std::chrono::steady_clock::now() + kSpin;
+  do {
+    for (int i = 0; i < 64; ++i) {
+      if (ticket_.load(std::memory_order_acquire) / kJob != seen_job) return true;
+      Pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+void WorkerPool::WorkerLoop(int thread) {
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    const uint64_t job = ticket_.load(std::memory_order_acquire) / kJob;
+    while (RunOneItem(thread)) {
+    }
+    if (SpinForWork(job)) continue;
+    const uint32_t wake = wake_.load();
+    parked_.fetch_add(1);
+    if (ticket_.load() / kJob == job && !stopping_.load()) wake_.wait(wake);
+    parked_.fetch_sub(1);
+  }
+}
+
+}  // namespace sessa::cpu

@@ -1,0 +1,55 @@
+// The threads that share one phase of the CPU backend at a time.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace sessa::cpu {
+
+// Runs the items of a job on the calling thread and threads() - 1 workers. Workers spin for some tens of microseconds after
+// their last item, then sleep until the next job. Run is called by one thread; it never waits for a worker that holds
+// no item, so a worker that the kernel has descheduled delays nothing.
+class WorkerPool {
+ public:
+  explicit WorkerPool(int threads);  // in all, the caller's included; >= 1
+  ~WorkerPool();
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(item, thread) once for every item in [0, items), thread in [0, threads()), in no particular order; returns
+  // when all have returned. What they wrote is then visible to the caller and to every later job.
+  template <class Body>
+  void Run(int items, const Body& body) {
+    if (items <= 0) return;
+    RunJob(items, [](const void* context, int item, int thread) { (*static_cast<const Body*>(context))(item, thread); },
+           &body);
+  }
+
+ private:
+  using Function = void (*)(const void* context, int item, int thread);
+  // A ticket: the number of the job (high half) and its next item (low half).
+  static constexpr uint64_t kJob = uint64_t{1} << 32;
+
+  void RunJob(int items, Function function, const void* context);
+  bool RunOneItem(int thread);
+  void WorkerLoop(int thread);
+  bool SpinForWork(uint64_t seen_job) const;
+
+  // The job: written by Run between jobs only. A worker may read it while it changes; it acts on what it read only if it
+  // then takes an item of the job that it had seen, which proves that nothing changed.
+  std::atomic<Function> function_{nullptr};
+  std::atomic<const void*> context_{nullptr};
+  std::atomic<uint32_t> items_{0};
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<uint32_t> done_{0};
+  alignas(64) std::atomic<uint32_t> parked_{0};
+  std::atomic<uint32_t> wake_{0};  // what parked workers wait on
+  std::atomic<bool> stopping_{false};
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace sessa::cpu
