@@ -1,0 +1,359 @@
+#include "server/flags.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <limits>
+#include <map>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/reflection.h"
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "server/version.h"
+
+ABSL_FLAG(
+    std::string, model, "",
+    "Folder of the checkpoint: config.json, *.safetensors, tokenizer.model. Default: the embedded "
+    "sessa-recall-7m, looked for in ../models and ../../models beside the program, in the source tree and in "
+    "/usr/share/sessad/models.");
+ABSL_FLAG(
+    std::string, listen, "127.0.0.1:50051",
+    "Where gRPC is served: HOST:PORT, [IPv6]:PORT or unix:PATH. Port 0 takes a free port (it is logged). "
+    "There is no authentication: do not open it to networks that you do not trust.");
+ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:9464",
+          "Where the operator's HTTP is served (/metrics, /healthz, /version): HOST:PORT. Empty: nowhere.");
+ABSL_FLAG(std::string, data_dir, "",
+          "Folder of the session store. Not used while --durability=none, the only level so far.");
+ABSL_FLAG(
+    std::string, backend, "auto",
+    "What computes: auto (cuda when a device answers, else cpu), cpu, cuda, or reference (plain loops, slow, "
+    "the oracle of the tests).");
+ABSL_FLAG(int32_t, device, 0, "CUDA device ordinal; other backends ignore it.");
+ABSL_FLAG(int32_t, cpu_threads, 0,
+          "Threads of the CPU backend. Default 0: one for each core that the process may use.");
+ABSL_FLAG(std::string, state_memory, "auto",
+          "Memory for the sessions' recurrent state: bytes with an optional suffix K, M, G or T, or auto (a "
+          "quarter "
+          "of RAM on a CPU, what is free less a reserve on a GPU). Touched only as it is used. When it is "
+          "full, the "
+          "longest idle session gives its state up and has it computed again on its return.");
+ABSL_FLAG(std::string, state_dtype, "auto",
+          "Numbers of the state: f32; compact (k, v and kb in bf16, s in fp16: half the memory and half the "
+          "traffic); "
+          "auto: compact for bf16 checkpoints, else f32.");
+ABSL_FLAG(int32_t, max_batch_tokens, 512,
+          "Tokens of a step: the decoding sessions' one each, the rest for prefill. Larger: faster prefill; "
+          "smaller: "
+          "shorter gaps for the others while a long prompt is read.");
+ABSL_FLAG(int32_t, max_batch_sessions, 256, "Sessions that run at once; further ones wait.");
+ABSL_FLAG(int32_t, max_waiting, 1024,
+          "Requests that may wait; further ones get RESOURCE_EXHAUSTED with a time to retry.");
+ABSL_FLAG(int32_t, max_sessions, 100000, "Kept sessions; the longest idle one is forgotten for a new one.");
+ABSL_FLAG(int64_t, max_context, 0,
+          "Tokens that a session may hold. Default 0: max_position_embeddings of the model, beyond which it "
+          "was not "
+          "trained.");
+ABSL_FLAG(
+    std::string, durability, "none",
+    "When a token counts as kept: none (memory only; sessions end with the process). The levels process and "
+    "power need the session store, which this build does not have.");
+ABSL_FLAG(
+    absl::Duration, drain_timeout, absl::Seconds(30),
+    "After SIGTERM or SIGINT, or Admin.Drain: how long running requests may go on before they are ended with "
+    "DRAINED. A duration: 500ms, 30s, 2m.");
+ABSL_FLAG(
+    absl::Duration, slow_reader_timeout, absl::Seconds(30),
+    "A client that takes nothing from its stream for so long is ended with ABORTED, SLOW_READER; its session "
+    "keeps what it had. A duration.");
+ABSL_FLAG(absl::Duration, stall_timeout, absl::Seconds(20),
+          "Health says NOT_SERVING when there is work but no step has finished for so long. A duration.");
+ABSL_FLAG(absl::Duration, idle_state_ttl, absl::Minutes(10),
+          "The state of a session that nobody used for so long gives its memory back; it is computed again "
+          "when the "
+          "session returns. A duration.");
+ABSL_FLAG(absl::Duration, idle_session_ttl, absl::Hours(24),
+          "A kept session that nobody used for so long is forgotten. A duration.");
+ABSL_FLAG(std::string, max_request_bytes, "4M",
+          "The largest request message; larger ones get RESOURCE_EXHAUSTED. Bytes with an optional suffix.");
+ABSL_FLAG(int32_t, max_streams_per_connection, 1024,
+          "Calls that one connection may have open; further ones wait.");
+ABSL_FLAG(std::string, log_format, "text", "Lines on stderr: text, or json (one object a line).");
+
+namespace sessa {
+namespace {
+
+constexpr char kUsage[] =
+    R"(sessad serves a Sessa language model over gRPC and keeps its sessions' recurrent state.
+
+  sessad                                  the embedded model on 127.0.0.1:50051
+  sessad --model=DIR --listen=0.0.0.0:50051
+  sessad --flagfile=/etc/sessad.flags     one --flag=value a line
+
+SIGTERM or SIGINT drains (see --drain_timeout); a second one exits at once.
+Exit codes: 0 drained; 1 could not start; 2 ended before the drain was over; 3 the device failed.
+
+Flags:)";
+
+absl::Status BadFlag(absl::string_view flag, absl::string_view message) {
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", message));
+}
+
+absl::Status CheckAtLeast(absl::string_view flag, int64_t value, int64_t least) {
+  if (value >= least) return absl::OkStatus();
+  return BadFlag(flag, absl::StrCat("must be at least ", least, ", not ", value));
+}
+
+absl::Status CheckPositive(absl::string_view flag, absl::Duration value) {
+  if (value > absl::ZeroDuration()) return absl::OkStatus();
+  return BadFlag(flag, absl::StrCat("must be longer than 0, not ", absl::FormatDuration(value)));
+}
+
+absl::Status CheckOneOf(absl::string_view flag, const std::string& value, std::vector<std::string> allowed) {
+  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return absl::OkStatus();
+  std::string list;
+  for (size_t i = 0; i < allowed.size(); ++i) {
+    absl::StrAppend(&list, i == 0 ? "" : i + 1 == allowed.size() ? " or " : ", ", allowed[i]);
+  }
+  return BadFlag(flag, absl::StrCat("must be ", list, ", not '", value, "'"));
+}
+
+int32_t UsableCores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+// The embedded model: beside the program as installed or built, in the source tree, or where packages put it.
+absl::StatusOr<std::string> FindEmbeddedModel() {
+  namespace fs = std::filesystem;
+  constexpr char kName[] = "sessa-recall-7m";
+  std::error_code error;
+  const fs::path bin = fs::read_symlink("/proc/self/exe", error).parent_path();
+  const fs::path candidates[] = {bin / "../models", bin / "../../models", fs::path(kSourceDir) / "models",
+                                 "/usr/share/sessad/models"};
+  std::string tried;
+  for (const fs::path& folder : candidates) {
+    const fs::path model = (folder / kName).lexically_normal();
+    if (fs::exists(model / "config.json", error)) return model.string();
+    absl::StrAppend(&tried, tried.empty() ? "" : ", ", model.string());
+  }
+  return BadFlag("model",
+                 absl::StrCat("the embedded model was not found (tried ", tried, "); give a folder"));
+}
+
+absl::StatusOr<std::string> ModelDir() {
+  const std::string dir = absl::GetFlag(FLAGS_model);
+  if (dir.empty()) return FindEmbeddedModel();
+  std::error_code error;
+  if (!std::filesystem::is_directory(dir, error)) {
+    return BadFlag("model", absl::StrCat("'", dir, "' is not a folder"));
+  }
+  return dir;
+}
+
+absl::Status CheckListen(absl::string_view flag, const std::string& value) {
+  const auto parsed = ParseHostPort(value);
+  return parsed.ok() ? absl::OkStatus() : BadFlag(flag, parsed.status().message());
+}
+
+absl::Status CheckDurability() {
+  const std::string level = absl::GetFlag(FLAGS_durability);
+  const absl::Status known = CheckOneOf("durability", level, {"none", "process", "power"});
+  if (!known.ok() || level == "none") return known;
+  return BadFlag("durability", absl::StrCat("'", level,
+                                            "' needs the session store, which this build does not have; "
+                                            "only none is possible: sessions end with the process"));
+}
+
+absl::Status CheckNumbers() {
+  const absl::Status checks[] = {
+      CheckAtLeast("device", absl::GetFlag(FLAGS_device), 0),
+      CheckAtLeast("cpu_threads", absl::GetFlag(FLAGS_cpu_threads), 0),
+      CheckAtLeast("max_batch_tokens", absl::GetFlag(FLAGS_max_batch_tokens), 1),
+      CheckAtLeast("max_batch_sessions", absl::GetFlag(FLAGS_max_batch_sessions), 1),
+      CheckAtLeast("max_waiting", absl::GetFlag(FLAGS_max_waiting), 1),
+      CheckAtLeast("max_sessions", absl::GetFlag(FLAGS_max_sessions), 1),
+      CheckAtLeast("max_context", absl::GetFlag(FLAGS_max_context), 0),
+      CheckAtLeast("max_streams_per_connection", absl::GetFlag(FLAGS_max_streams_per_connection), 1),
+      CheckPositive("slow_reader_timeout", absl::GetFlag(FLAGS_slow_reader_timeout)),
+      CheckPositive("stall_timeout", absl::GetFlag(FLAGS_stall_timeout)),
+      CheckPositive("idle_state_ttl", absl::GetFlag(FLAGS_idle_state_ttl)),
+      CheckPositive("idle_session_ttl", absl::GetFlag(FLAGS_idle_session_ttl)),
+  };
+  for (const absl::Status& check : checks) {
+    if (!check.ok()) return check;
+  }
+  if (absl::GetFlag(FLAGS_drain_timeout) < absl::ZeroDuration()) {
+    return BadFlag("drain_timeout", "must not be negative");
+  }
+  if (absl::GetFlag(FLAGS_max_batch_tokens) < absl::GetFlag(FLAGS_max_batch_sessions)) {
+    return BadFlag("max_batch_tokens",
+                   "must be at least --max_batch_sessions: every decoding session is in every step");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTexts() {
+  const std::string listen = absl::GetFlag(FLAGS_listen), metrics = absl::GetFlag(FLAGS_metrics_listen);
+  const bool is_unix = absl::StartsWith(listen, "unix:") && listen.size() > 5;
+  const absl::Status checks[] = {
+      is_unix ? absl::OkStatus() : CheckListen("listen", listen),
+      metrics.empty() ? absl::OkStatus() : CheckListen("metrics_listen", metrics),
+      CheckOneOf("backend", absl::GetFlag(FLAGS_backend), {"auto", "cpu", "cuda", "reference"}),
+      CheckOneOf("state_dtype", absl::GetFlag(FLAGS_state_dtype), {"auto", "f32", "compact"}),
+      CheckOneOf("log_format", absl::GetFlag(FLAGS_log_format), {"text", "json"}),
+      CheckDurability(),
+  };
+  for (const absl::Status& check : checks) {
+    if (!check.ok()) return check;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadByteFlags(DaemonOptions* options) {
+  if (const std::string text = absl::GetFlag(FLAGS_state_memory); text != "auto") {
+    const auto bytes = ParseBytes(text);
+    if (!bytes.ok()) return BadFlag("state_memory", absl::StrCat(bytes.status().message(), ", or auto"));
+    options->state_memory = *bytes;
+  }
+  const auto request = ParseBytes(absl::GetFlag(FLAGS_max_request_bytes));
+  if (!request.ok()) return BadFlag("max_request_bytes", request.status().message());
+  if (*request < 1024 || *request > (int64_t{1} << 30)) {
+    return BadFlag("max_request_bytes", "must lie between 1K and 1G");
+  }
+  options->max_request_bytes = static_cast<int32_t>(*request);
+  return absl::OkStatus();
+}
+
+bool IsOurs(const absl::CommandLineFlag& flag) { return absl::EndsWith(flag.Filename(), "server/flags.cc"); }
+
+// "  --name=DEFAULT" and the help, wrapped at 100 columns.
+void PrintFlag(const absl::CommandLineFlag& flag) {
+  std::cout << "\n  --" << flag.Name() << "=" << flag.DefaultValue() << "\n";
+  std::string line = "     ";
+  for (absl::string_view word : absl::StrSplit(flag.Help(), ' ')) {
+    if (line.size() + 1 + word.size() > 100) {
+      std::cout << line << "\n";
+      line = "     ";
+    }
+    absl::StrAppend(&line, " ", word);
+  }
+  std::cout << line << "\n";
+}
+
+void PrintHelp() {
+  std::cout << kUsage << "\n";
+  std::map<std::string, const absl::CommandLineFlag*> ours;
+  for (const auto& [name, flag] : absl::GetAllFlags()) {
+    if (IsOurs(*flag)) ours[std::string(name)] = flag;
+  }
+  for (const auto& [name, flag] : ours) PrintFlag(*flag);
+}
+
+std::string VersionLine() {
+  return absl::StrCat("sessad ", kVersion, " (commit ", kCommit, ", ", kBuildType, ")\n");
+}
+
+}  // namespace
+
+absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
+  const absl::Status bad = absl::InvalidArgumentError(
+      absl::StrCat("must be a number of bytes with an optional suffix K, M, G or T, not '", text, "'"));
+  absl::string_view digits = text;
+  int shift = 0;
+  const absl::string_view suffixes = "KMGT";
+  if (!digits.empty()) {
+    const size_t i = suffixes.find(absl::ascii_toupper(digits.back()));
+    if (i != absl::string_view::npos) {
+      shift = 10 * static_cast<int>(i + 1);
+      digits.remove_suffix(1);
+    }
+  }
+  int64_t number = 0;
+  if (digits.empty() || !absl::ascii_isdigit(digits[0]) || !absl::SimpleAtoi(digits, &number)) return bad;
+  if (number > (std::numeric_limits<int64_t>::max() >> shift)) return bad;
+  return number << shift;
+}
+
+absl::StatusOr<HostPort> ParseHostPort(absl::string_view text) {
+  const absl::Status bad = absl::InvalidArgumentError(
+      absl::StrCat("must be HOST:PORT with a port of 0 to 65535, not '", text, "'"));
+  const size_t colon = text.rfind(':');
+  if (colon == absl::string_view::npos || colon == 0) return bad;
+  absl::string_view host = text.substr(0, colon), port = text.substr(colon + 1);
+  const bool bracketed = absl::ConsumePrefix(&host, "[") && absl::ConsumeSuffix(&host, "]");
+  if (host.empty() || (!bracketed && absl::StrContains(host, ':'))) return bad;
+  HostPort result{std::string(host), 0};
+  if (port.empty() || !absl::ascii_isdigit(port[0]) || !absl::SimpleAtoi(port, &result.port)) return bad;
+  if (result.port > 65535) return bad;
+  return result;
+}
+
+void ParseFlags(int argc, char** argv) {
+  // Abseil's own --help exits with 1 and lists the flags of every library.
+  for (int i = 1; i < argc; ++i) {
+    const absl::string_view arg = argv[i];
+    if (arg == "--") break;
+    if (arg == "--help" || arg == "-help" || arg == "-h") {
+      PrintHelp();
+      std::exit(0);
+    }
+  }
+  absl::SetProgramUsageMessage("sessad serves a Sessa language model over gRPC; --help lists the flags.");
+  absl::FlagsUsageConfig config;
+  config.version_string = VersionLine;
+  absl::SetFlagsUsageConfig(config);
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  if (rest.size() > 1) {
+    std::cerr << "sessad: unexpected argument '" << rest[1]
+              << "': flags look like --name=value, see --help\n";
+    std::exit(1);
+  }
+}
+
+absl::StatusOr<DaemonOptions> ValidateFlags() {
+  for (const absl::Status& check : {CheckTexts(), CheckNumbers()}) {
+    if (!check.ok()) return check;
+  }
+  DaemonOptions options;
+  if (absl::Status read = ReadByteFlags(&options); !read.ok()) return read;
+  auto model_dir = ModelDir();
+  if (!model_dir.ok()) return model_dir.status();
+  options.model_dir = *std::move(model_dir);
+  options.listen = absl::GetFlag(FLAGS_listen);
+  options.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
+  options.data_dir = absl::GetFlag(FLAGS_data_dir);
+  options.backend = absl::GetFlag(FLAGS_backend);
+  options.device = absl::GetFlag(FLAGS_device);
+  const int32_t threads = absl::GetFlag(FLAGS_cpu_threads);
+  options.cpu_threads = threads > 0 ? threads : UsableCores();
+  options.state_dtype = absl::GetFlag(FLAGS_state_dtype);
+  options.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
+  options.max_batch_sessions = absl::GetFlag(FLAGS_max_batch_sessions);
+  options.max_waiting = absl::GetFlag(FLAGS_max_waiting);
+  options.max_sessions = absl::GetFlag(FLAGS_max_sessions);
+  options.max_context = absl::GetFlag(FLAGS_max_context);
+  options.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
+  options.slow_reader_timeout = absl::GetFlag(FLAGS_slow_reader_timeout);
+  options.stall_timeout = absl::GetFlag(FLAGS_stall_timeout);
+  options.idle_state_ttl = absl::GetFlag(FLAGS_idle_state_ttl);
+  options.idle_session_ttl = absl::GetFlag(FLAGS_idle_session_ttl);
+  options.max_streams_per_connection = absl::GetFlag(FLAGS_max_streams_per_connection);
+  options.log_format = absl::GetFlag(FLAGS_log_format);
+  return options;
+}
+
+}  // namespace sessa

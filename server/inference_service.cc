@@ -1,0 +1,118 @@
+#include "server/inference_service.h"
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/base/errors.h"
+#include "runtime/text/text_stream.h"
+#include "server/call.h"
+#include "server/error_details.h"
+
+namespace sessa {
+namespace {
+
+constexpr size_t kMaxTokenizeBytes = 1 << 20;  // a second or so of one tokenizer thread
+
+absl::Status NoTokenizer() {
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   "this model has no tokenizer: it takes and gives token ids", {.reason = "NO_TOKENIZER"});
+}
+
+void FillTokens(const std::vector<int32_t>& ids, const Tokenizer* pieces_from,
+                v1::TokenizeResponse* response) {
+  response->mutable_token_ids()->Add(ids.begin(), ids.end());
+  if (pieces_from == nullptr) return;
+  for (const int32_t id : ids) {
+    const absl::string_view bytes = pieces_from->TokenBytes(id);
+    response->add_pieces(bytes.data(), bytes.size());
+  }
+}
+
+}  // namespace
+
+InferenceService::InferenceService(const StreamContext& context, const RequestLimits& limits,
+                                   const v1::Model& model)
+    : stream_context_(context), limits_(limits), model_(model) {}
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+  auto turn = ParseGenerate(*request, limits_, RandomBits(), request->request_id().empty() ? RandomId() : "");
+  if (!turn.ok()) {
+    stream_context_.metrics->OnRefused(turn.status().code());
+    return new RefusedStream<v1::GenerateResponse>(turn.status());
+  }
+  (*turn)->principal = CallerOf(*context);
+  (*turn)->deadline = DeadlineOf(*context);
+  return GenerateStream::Start(stream_context_, context, *std::move(turn));
+}
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Attach(grpc::CallbackServerContext*,
+                                                                         const v1::AttachRequest*) {
+  return new RefusedStream<v1::GenerateResponse>(NotImplemented("Attach"));
+}
+
+grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(grpc::CallbackServerContext*,
+                                                                     const v1::ScoreRequest*) {
+  return new RefusedStream<v1::ScoreResponse>(NotImplemented("Score"));
+}
+
+grpc::ServerUnaryReactor* InferenceService::CancelTurn(grpc::CallbackServerContext* context,
+                                                       const v1::CancelTurnRequest* request,
+                                                       v1::CancelTurnResponse*) {
+  if (request->turn_request_id().empty() == request->session_id().empty()) {
+    return FinishUnary(context, InvalidField("turn_request_id", "give this or session_id, one of the two"));
+  }
+  for (const absl::Status& status : {CheckRequestId("turn_request_id", request->turn_request_id()),
+                                     CheckSessionId("session_id", request->session_id()),
+                                     CheckRequestId("request_id", request->request_id())}) {
+    if (!status.ok()) return FinishUnary(context, status);
+  }
+  const Principal principal = CallerOf(*context);
+  std::string turn = request->turn_request_id();
+  if (turn.empty()) turn = stream_context_.registry->FindBySession(principal, request->session_id());
+  if (!turn.empty()) stream_context_.core->Cancel(principal, turn);
+  return FinishUnary(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,
+                                                     const v1::TokenizeRequest* request,
+                                                     v1::TokenizeResponse* response) {
+  if (stream_context_.tokenizer == nullptr) return FinishUnary(context, NoTokenizer());
+  if (request->text().size() > kMaxTokenizeBytes) {
+    return FinishUnary(context, InvalidField("text", absl::StrCat("at most ", kMaxTokenizeBytes, " bytes")));
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const Tokenizer* pieces = request->with_pieces() ? stream_context_.tokenizer : nullptr;
+  stream_context_.core->Tokenize(request->text(), [=](absl::StatusOr<std::vector<int32_t>> ids) {
+    if (ids.ok()) FillTokens(*ids, pieces, response);
+    FinishUnary(reactor, ids.status());
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* context,
+                                                       const v1::DetokenizeRequest* request,
+                                                       v1::DetokenizeResponse* response) {
+  if (stream_context_.tokenizer == nullptr) return FinishUnary(context, NoTokenizer());
+  const auto ids = absl::MakeConstSpan(request->token_ids().data(), request->token_ids_size());
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= limits_.vocab) {
+      return FinishUnary(
+          context, InvalidField("token_ids", absl::StrCat("token ids lie in [0, ", limits_.vocab, "), ", id,
+                                                          " does not")));
+    }
+  }
+  const bool skip = !request->has_skip_special_tokens() || request->skip_special_tokens();
+  response->set_text(DecodeTokens(*stream_context_.tokenizer, ids, skip));
+  return FinishUnary(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext* context,
+                                                     const v1::GetModelRequest*, v1::Model* response) {
+  *response = model_;
+  return FinishUnary(context, absl::OkStatus());
+}
+
+}  // namespace sessa

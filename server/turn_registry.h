@@ -1,0 +1,48 @@
+// The streaming calls that are open: found by their IDs, looked after while their clients do not read.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "absl/time/time.h"
+#include "runtime/base/mutex.h"
+#include "scheduler/request.h"
+
+namespace sessa {
+
+// An open streaming call.
+class LiveTurn {
+ public:
+  virtual ~LiveTurn() = default;
+  // Ends the call when its client has read nothing for too long. Called every fraction of a second.
+  virtual void CheckReader(absl::Time now) = 0;
+};
+
+// Thread-safe.
+class TurnRegistry {
+ public:
+  // False when a call of this principal with this request_id is open already.
+  bool Add(const Principal& principal, const std::string& request_id, std::shared_ptr<LiveTurn> turn);
+  // The turn runs on this session. No effect when the call is over.
+  void SetSession(const Principal& principal, const std::string& request_id, const std::string& session_id);
+  void Remove(const Principal& principal, const std::string& request_id);
+
+  // The request_id of the turn that runs on a session; empty: none.
+  std::string FindBySession(const Principal& principal, const std::string& session_id) const;
+  void CheckReaders(absl::Time now);
+  size_t size() const;
+
+ private:
+  struct Entry {
+    std::shared_ptr<LiveTurn> turn;
+    std::string session_key;  // empty: not known yet
+  };
+  static std::string Key(const Principal& principal, const std::string& id);
+
+  mutable Mutex mutex_;
+  std::unordered_map<std::string, Entry> turns_ ABSL_GUARDED_BY(mutex_);  // by principal and request_id
+  std::unordered_map<std::string, std::string> by_session_ ABSL_GUARDED_BY(mutex_);  // to request_id
+};
+
+}  // namespace sessa
