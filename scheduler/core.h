@@ -1,5 +1,5 @@
-// The core as the server sees it: turns and sessions go in, events come out. Owns the tokenizer pool, the engine
-// thread and the emitter thread.
+// The core as the server sees it: turns and sessions go in, events come out. Owns the tokenizer pool, the
+// engine thread and the emitter thread.
 //
 // A turn: Submit -> tokenizer pool -> engine inbox -> steps -> emitter -> TokenSink.
 #pragma once
@@ -32,15 +32,16 @@ struct CoreOptions {
   int32_t open_pages = 0;
   int32_t tokenizer_threads = 1;
   int32_t max_sessions = 100000;                      // kept sessions, their token ids in memory
+  absl::Duration priority_aging = absl::Seconds(10);  // waiting that long counts as one more priority
   absl::Duration idle_state_ttl = absl::Minutes(10);  // an idle session's pages go back after that
   absl::Duration idle_session_ttl = absl::Hours(24);  // an idle session is forgotten after that
 };
 
 struct SessionInfo {
   std::string id;
-  int64_t position = 0;      // tokens
+  int64_t position = 0;       // tokens
   int64_t cached_tokens = 0;  // of which the state is in pages
-  bool busy = false;         // a turn runs
+  bool busy = false;          // a turn runs
   absl::Time created, last_used;
 };
 
@@ -49,12 +50,13 @@ struct CoreStatus {
   int32_t running = 0, waiting = 0;  // turns
   int32_t sessions = 0, sessions_with_state = 0;
   int32_t pages_total = 0, pages_free = 0, open_pages_total = 0, open_pages_free = 0;
-  int32_t orphan_pages = 0;          // pages that nobody owns though they are not free: must be 0
-  absl::Duration step_age;           // since the engine last finished a step or found nothing to do
-  bool serving = false;              // false: starting, draining or failed
+  int32_t orphan_pages = 0;  // pages that nobody owns though they are not free: must be 0
+  absl::Duration step_age;   // since the engine last finished a step or found nothing to do
+  bool serving = false;      // false: starting, draining or failed
   std::string not_serving_reason;
   uint64_t steps = 0, prompt_tokens = 0, cached_tokens = 0, recomputed_tokens = 0, generated_tokens = 0;
-  uint64_t state_evictions = 0, preemptions = 0, discarded_tokens = 0, state_saturations = 0, nonfinite_rows = 0;
+  uint64_t state_evictions = 0, preemptions = 0, discarded_tokens = 0, state_saturations = 0,
+           nonfinite_rows = 0;
 };
 
 // What a step did; reported by the engine thread after each step. The callee must not block.
@@ -76,7 +78,7 @@ struct CoreHooks {
   std::function<void(const TurnReport&)> on_turn;
   std::function<void(absl::Duration)> on_inter_token;     // gap between two tokens of a turn
   std::function<void(absl::Duration)> on_cancel_to_free;  // from Cancel to the pages being free
-  std::function<void(const absl::Status&)> on_fatal;      // the device failed: the engine has stopped for good
+  std::function<void(const absl::Status&)> on_fatal;  // the device failed: the engine has stopped for good
 };
 
 // Thread-safe. Nothing here blocks; callbacks run on the engine or emitter thread and must not block either.
@@ -88,11 +90,11 @@ class Core {
                                                       CoreHooks hooks, const Clock* clock);
   virtual ~Core() = default;  // ends every turn (UNAVAILABLE, SHUTTING_DOWN), then joins the threads
 
-  // Takes a turn. A non-OK status means that it was refused at once and its sink will never be called; after OK
-  // the sink gets exactly one terminal event.
+  // Takes a turn. A non-OK status means that it was refused at once and its sink will never be called; after
+  // OK the sink gets exactly one terminal event.
   virtual absl::Status Submit(std::unique_ptr<TurnRequest> request) = 0;
-  // Ends a turn: finish reason CANCELLED (a client's wish) or the error given (a slow reader). No effect on turns
-  // that are over or unknown.
+  // Ends a turn: finish reason CANCELLED (a client's wish) or the error given (a slow reader). No effect on
+  // turns that are over or unknown.
   virtual void Cancel(const Principal& principal, const std::string& request_id,
                       absl::Status error = absl::OkStatus()) = 0;
   // A paused turn keeps its place but gets no steps: its reader is behind.
@@ -112,8 +114,8 @@ class Core {
   // Encodes on the tokenizer pool. FAILED_PRECONDITION for a model without a tokenizer.
   virtual void Tokenize(std::string text, std::function<void(absl::StatusOr<std::vector<int32_t>>)> done) = 0;
 
-  // Refuses new turns (UNAVAILABLE, DRAINING), lets the running ones finish until `deadline`, then ends them with
-  // finish reason DRAINED. `done` is called once nothing runs.
+  // Refuses new turns (UNAVAILABLE, DRAINING), lets the running ones finish until `deadline`, then ends them
+  // with finish reason DRAINED. `done` is called once nothing runs.
   virtual void Drain(absl::Time deadline, std::function<void()> done) = 0;
 
   virtual CoreStatus Status() const = 0;  // the latest snapshot; any thread

@@ -19,9 +19,20 @@ struct Principal {
   std::string name = "default";
 };
 
-enum class FinishReason { kStop, kEos, kLength, kContextFull, kCancelled, kDeadline, kDrained, kInterrupted, kError };
+enum class FinishReason {
+  kStop,
+  kEos,
+  kLength,
+  kContextFull,
+  kCancelled,
+  kDeadline,
+  kDrained,
+  kInterrupted,
+  kError
+};
 
-// --- upwards: the events of a turn ---------------------------------------------------------------------------
+// --- upwards: the events of a turn
+// ---------------------------------------------------------------------------
 struct Restore {  // how the session's earlier state came to be there
   enum class Tier { kNone, kDevice, kRecomputed } tier = Tier::kNone;  // kNone: a new session
   int64_t tokens_restored = 0;
@@ -40,21 +51,21 @@ struct ProgressEvent {  // of a prefill that takes more than one step
   int64_t tokens_done = 0, tokens_total = 0;
 };
 struct PromptLogprobsEvent {
-  int64_t position = 0;                // of the first entry
-  std::vector<OutputResult> tokens;    // one a prompt token
+  int64_t position = 0;              // of the first entry
+  std::vector<OutputResult> tokens;  // one a prompt token
 };
 struct DeltaEvent {
-  int32_t index = 0;      // sample, of n
-  int64_t position = 0;   // in the session, of the first token; where token_ids is empty, of the next one
+  int32_t index = 0;     // sample, of n
+  int64_t position = 0;  // in the session, of the first token; where token_ids is empty, of the next one
   std::vector<int32_t> token_ids;
-  std::string text;       // valid UTF-8; may be empty while a character or a stop string is held back
+  std::string text;  // valid UTF-8; may be empty while a character or a stop string is held back
   std::vector<OutputResult> logprobs;  // aligned with token_ids, or empty
 };
 struct SampleFinishedEvent {
   int32_t index = 0;
   FinishReason reason = FinishReason::kStop;
-  std::string stop_matched;      // the stop string, if one ended it
-  int32_t stop_token = -1;       // the EOS or stop token, if one ended it
+  std::string stop_matched;  // the stop string, if one ended it
+  int32_t stop_token = -1;   // the EOS or stop token, if one ended it
 };
 struct FinishedEvent {
   int64_t position = 0;  // of the session after the turn
@@ -77,23 +88,24 @@ class TokenSink {
   virtual void OnError(absl::Status status) = 0;  // see runtime/base/errors.h
 };
 
-// --- downwards -----------------------------------------------------------------------------------------------
+// --- downwards
+// -----------------------------------------------------------------------------------------------
 struct TurnRequest {
   std::string request_id;  // unique within the principal; made up by the server when the client gave none
   Principal principal;
-  std::string session_id;    // empty: a new session
+  std::string session_id;     // empty: a new session
   bool keep_session = false;  // of a new session; otherwise it ends with the turn
   std::variant<std::string, std::vector<int32_t>> prompt;  // text, or token ids
-  SampleParams sampling;                 // shared by all n samples but for sample_index
-  int32_t n = 1;                         // samples; > 1 only where the session is not kept
-  int32_t max_tokens = 256;              // 0: only the prompt is appended
-  std::vector<std::string> stop;         // stop strings
+  SampleParams sampling;                                   // shared by all n samples but for sample_index
+  int32_t n = 1;                                           // samples; > 1 only where the session is not kept
+  int32_t max_tokens = 256;                                // 0: only the prompt is appended
+  std::vector<std::string> stop;                           // stop strings
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
-  bool include_stop = false;             // the matched stop string is part of the text
+  bool include_stop = false;  // the matched stop string is part of the text
   bool skip_special_tokens = true;
-  int32_t prompt_logprobs = -1;          // -1: none; n: each prompt token's own and the n most likely
-  int32_t priority = 0;                  // higher goes first
+  int32_t prompt_logprobs = -1;  // -1: none; n: each prompt token's own and the n most likely
+  int32_t priority = 0;          // higher goes first
   std::optional<int64_t> expected_position;
   absl::Time deadline = absl::InfiniteFuture();
   std::shared_ptr<TokenSink> sink;

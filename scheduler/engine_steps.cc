@@ -1,0 +1,347 @@
+// A step: plan, launch, collect, publish.
+#include <algorithm>
+#include <cassert>
+
+#include "runtime/base/errors.h"
+#include "runtime/step_batch_builder.h"
+#include "scheduler/engine.h"
+
+namespace sessa {
+namespace {
+
+int64_t PagesFor(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+
+}  // namespace
+
+// --- plan
+// ----------------------------------------------------------------------------------------------------
+
+// Tokens that the sequence has, those included that are being sampled.
+int64_t Engine::KnownLength(const Turn* turn, const Sample* sample) const {
+  if (sample == nullptr || (sample->index == 0 && !turn->samples.back().ready)) {
+    const int64_t prompt_end = turn->start + static_cast<int64_t>(turn->prompt.size());
+    return turn->request->n > 1 && ForkPoint(turn) > 0 ? ForkPoint(turn) : prompt_end;
+  }
+  return sample->sequence->size() + sample->in_flight;
+}
+
+// Whether the token that is being sampled now may be followed by another one before the host has seen it.
+bool Engine::MayRunAhead(const Turn* turn, const Sample* sample) const {
+  return sample->can_run_ahead && sample->resident &&
+         sample->generated + sample->in_flight < turn->request->max_tokens &&
+         sample->sequence->size() + sample->in_flight < context_limit_;
+}
+
+void Engine::AddCandidate(Turn* turn, Sample* sample) {
+  const Sequence& sequence = sample == nullptr ? turn->session->sequence : *sample->sequence;
+  const PageTable& table = sequence.table;
+  PlanSequence s;
+  s.principal = turn->principal;
+  s.priority = turn->priority;
+  s.arrival = (turn->id << 16) + (sample == nullptr ? 0 : sample->index);
+  s.deadline = turn->request->deadline;
+  s.resident = sample != nullptr && sample->resident;
+  s.runnable = !turn->paused && (sample == nullptr || sample->in_flight == 0 || MayRunAhead(turn, sample));
+  s.computed = sequence.computed();
+  s.length = KnownLength(turn, sample);
+  s.pages = static_cast<int32_t>(table.pages().size());
+  s.own_pages = s.pages;
+  if (turn->request->n > 1) {
+    for (PageId page : table.pages()) s.own_pages -= arena_.refs(PageKind::kState, page) > 1;
+  }
+  s.own_open_page = table.open_page() >= 0 && arena_.refs(PageKind::kOpen, table.open_page()) == 1;
+  const PageNeed next = table.Need(s.computed + 1, arena_);
+  s.copy_page = next.state > std::max<int64_t>(0, PagesFor(s.computed + 1) - s.pages);
+  s.needs_open_page = next.open > 0;
+  plan_input_.sequences.push_back(s);
+  candidates_.push_back({turn, sample});
+}
+
+// As many idle sessions, least recently used first, as all sequences together could want pages of.
+void Engine::AddIdle() {
+  int64_t pages = -plan_input_.free_pages, open_pages = -plan_input_.free_open_pages;
+  for (const PlanSequence& s : plan_input_.sequences) {
+    pages += std::max<int64_t>(0, PagesFor(s.length) - s.pages) + s.copy_page;
+    open_pages += s.needs_open_page;
+  }
+  for (Session* session : sessions_.idle_with_state()) {
+    if (pages <= 0 && open_pages <= 0) return;
+    const PageTable& table = session->sequence.table;
+    plan_input_.idle.push_back({static_cast<int32_t>(table.pages().size()), table.open_page() >= 0});
+    idle_.push_back(session);
+    pages -= plan_input_.idle.back().pages;
+    open_pages -= plan_input_.idle.back().open_page;
+  }
+}
+
+void Engine::FillPlanInput(absl::Time now) {
+  plan_input_.now = now;
+  plan_input_.free_pages = arena_.free(PageKind::kState);
+  plan_input_.free_open_pages = arena_.free(PageKind::kOpen);
+  plan_input_.service = principals_.service();
+  plan_input_.sequences.clear();
+  plan_input_.idle.clear();
+  candidates_.clear();
+  idle_.clear();
+  for (const auto& [id, turn] : turns_) {
+    if (turn->phase == TurnPhase::kTokenizing) continue;
+    if (turn->phase == TurnPhase::kWaiting) {
+      const double waited = absl::FDivDuration(now - turn->submitted, options_.priority_aging);
+      turn->priority = turn->request->priority + static_cast<int32_t>(std::clamp(waited, 0.0, 1e6));
+      AddCandidate(turn.get(), nullptr);
+    }
+    for (Sample& sample : turn->samples) {
+      if (sample.ready && !sample.ended) AddCandidate(turn.get(), &sample);
+    }
+  }
+  AddIdle();
+}
+
+void Engine::ApplyPlan() {
+  for (int32_t i : plan_.close) idle_[i]->sequence.DropOpenPage(&arena_);
+  for (int32_t i : plan_.evict) {
+    idle_[i]->sequence.DropState(&arena_);
+    sessions_.StateDropped(idle_[i]);
+    ++totals_.state_evictions;
+  }
+  for (int32_t i : plan_.park) LosePlace(candidates_[i].sample);
+  for (int32_t i : plan_.drop) {
+    const auto [turn, sample] = candidates_[i];
+    if (sample == nullptr) {
+      turn->session->sequence.DropState(&arena_);
+      ++totals_.state_evictions;
+    } else {
+      LosePlace(sample);
+      sample->sequence->DropState(&arena_);
+      ++totals_.preemptions;
+    }
+  }
+  for (int32_t i : plan_.admit) {
+    Candidate& candidate = candidates_[i];
+    if (candidate.sample == nullptr) {
+      StartTurn(candidate.turn);
+      candidate.sample = &candidate.turn->samples[0];
+    }
+    candidate.sample->resident = true;
+    candidate.sample->slot = free_slots_.back();
+    free_slots_.pop_back();
+    const bool fits =
+        candidate.sample->sequence->table.EnsureCapacity(plan_input_.sequences[i].length, &arena_, &copies_);
+    assert(fits);
+    (void)fits;
+  }
+}
+
+// --- launch
+// --------------------------------------------------------------------------------------------------
+
+bool Engine::LaunchStep(absl::Time now) {
+  if (turns_.empty()) return false;
+  FillPlanInput(now);
+  Plan(plan_input_, &plan_);
+  ApplyPlan();
+  if (plan_.work.empty()) return !plan_.drop.empty() || !plan_.admit.empty() || !plan_.park.empty();
+
+  std::unique_ptr<LaunchedStep> step;
+  if (spare_steps_.empty()) {
+    step = std::make_unique<LaunchedStep>();
+  } else {
+    step = std::move(spare_steps_.back());
+    spare_steps_.pop_back();
+  }
+  step->launched = now;
+  BuildBatch(step.get());
+  for (const PageCopy& copy : copies_) {
+    if (copy.kind == PageKind::kState) {
+      model_.ops().CopyPage(copy.from, copy.to);
+    } else {
+      model_.ops().CopyOpenPage(copy.from, copy.to);
+    }
+  }
+  copies_.clear();
+  model_.Launch(step->batch);
+  for (LaunchedWork& work : step->work) {
+    work.sample->sequence->table.Commit(work.start + work.rows);
+    if (!work.turn->samples.back().ready && work.start + work.rows >= ForkPoint(work.turn.get())) {
+      MakeForks(work.turn.get());
+    }
+  }
+  launched_.push_back(std::move(step));
+  principals_.UpdateFloor();
+  return true;
+}
+
+void Engine::BuildBatch(LaunchedStep* step) {
+  StepBatchBuilder builder(&step->batch);
+  step->work.clear();
+  for (const auto [index, rows] : plan_.work) {
+    const auto [turn, sample] = candidates_[index];
+    Sequence& sequence = *sample->sequence;
+    LaunchedWork work;
+    work.turn = turns_.find(turn->id)->second;
+    work.sample = sample;
+    work.start = sequence.computed();
+    work.rows = rows;
+    const int64_t end = work.start + rows;
+    const bool fits = sequence.table.EnsureCapacity(end, &arena_, &copies_);
+    assert(fits);
+    (void)fits;
+
+    const int64_t lost = std::min(end, sequence.lost_until) - work.start;
+    if (lost > 0) {
+      turn->recomputed_tokens += lost;
+      totals_.recomputed_tokens += lost;
+    }
+    principals_.Serve(turn->principal, rows);
+    outputs_.clear();
+    AddOutputs(turn, sample, work.start, rows, &work, &outputs_);
+    if (work.start >= sequence.size()) {  // run ahead: the device knows the token, we do not yet
+      const int32_t unknown = 0;
+      builder.Append({&unknown, 1}, work.start, sequence.table, outputs_, sample->slot);
+    } else {
+      builder.Append({sequence.tokens.data() + work.start, static_cast<size_t>(rows)}, work.start,
+                     sequence.table, outputs_);
+    }
+    sample->in_flight += work.samples;
+    step->work.push_back(std::move(work));
+  }
+}
+
+void Engine::AddOutputs(Turn* turn, Sample* sample, int64_t start, int32_t rows, LaunchedWork* work,
+                        std::vector<OutputRow>* outputs) {
+  const int64_t end = start + rows;
+  Sequence& sequence = *sample->sequence;
+  if (turn->request->prompt_logprobs >= 0 && sample->index == 0) {
+    for (int64_t target = std::max(turn->scored_until, start + 1); target <= end && target < turn->prompt_end;
+         ++target) {
+      OutputRow row;
+      row.row = static_cast<int32_t>(target - 1 - start);
+      row.position = target;
+      row.target = sequence.tokens[target];
+      row.params = &turn->prompt_params;
+      outputs->push_back(row);
+      ++work->scored;
+    }
+    if (work->scored > 0) turn->scored_until = std::min(end + 1, turn->prompt_end);
+  }
+  if (end < sequence.size() + sample->in_flight) return;  // more of the prompt to come
+  work->samples = turn->samples_tokens() && end < context_limit_;
+  work->ends = !work->samples;
+  if (!work->samples) return;
+  OutputRow row;
+  row.row = rows - 1;
+  row.position = end;
+  row.slot = sample->slot;
+  row.sampled_before = sample->generated + sample->in_flight;
+  row.params = &sample->params;
+  row.counts = sample->uses_counts ? &sample->counts : nullptr;
+  outputs->push_back(row);
+}
+
+// --- collect
+// -------------------------------------------------------------------------------------------------
+
+void Engine::CollectStep() {
+  absl::StatusOr<StepResult> result = model_.Collect();
+  if (!result.ok()) return DeviceFailed(result.status());
+  std::unique_ptr<LaunchedStep> step = std::move(launched_.front());
+  launched_.pop_front();
+  const absl::Time now = clock_->Now();
+  ++totals_.steps;
+  totals_.state_saturations += result->state_saturations;
+  Publish(*step, *result, now);
+  if (hooks_->on_step) {
+    StepReport report;
+    for (const Segment& segment : step->batch.segments) {
+      (segment.rows == 1 ? report.decode_rows : report.prefill_rows) += segment.rows;
+    }
+    report.segments = static_cast<int32_t>(step->batch.segments.size());
+    report.total = now - step->launched;
+    report.device = absl::Seconds(result->device_seconds);
+    hooks_->on_step(report);
+  }
+  step->work.clear();
+  spare_steps_.push_back(std::move(step));
+}
+
+void Engine::Publish(LaunchedStep& step, StepResult& result, absl::Time now) {
+  size_t next = 0;
+  for (LaunchedWork& work : step.work) {
+    Turn* turn = work.turn.get();
+    Sample* sample = work.sample;
+    const auto scored = absl::MakeSpan(result.outputs).subspan(next, work.scored);
+    OutputResult* sampled = work.samples ? &result.outputs[next + work.scored] : nullptr;
+    next += work.scored + work.samples;
+    sample->in_flight -= work.samples;
+    if (sample->ended) {
+      totals_.discarded_tokens += work.samples;
+      continue;
+    }
+    bool finite = sampled == nullptr || sampled->finite;
+    for (const OutputResult& score : scored) finite = finite && score.finite;
+    if (!finite) {
+      NumbersFailed(turn, sample);
+      continue;
+    }
+    if (work.scored > 0) {
+      auto event = std::make_unique<PromptLogprobsEvent>();
+      event->position = step.batch.outputs[next - work.samples - work.scored].position;
+      event->tokens.assign(std::make_move_iterator(scored.begin()), std::make_move_iterator(scored.end()));
+      Emit(turn, std::move(event));
+    }
+    const int64_t end = work.start + work.rows;
+    if (sample->index == 0 && end < turn->prompt_end && work.rows > 1) {
+      Emit(turn, ProgressEvent{end - turn->prefill_from, turn->prompt_end - turn->prefill_from});
+    }
+    if (sampled != nullptr) {
+      AppendSampled(turn, sample, *sampled, now);
+    } else if (work.ends) {
+      EndSample(turn, sample, turn->samples_tokens() ? FinishReason::kContextFull : FinishReason::kLength);
+    }
+  }
+}
+
+void Engine::AppendSampled(Turn* turn, Sample* sample, OutputResult& result, absl::Time now) {
+  if (turn->first_token == absl::InfiniteFuture()) turn->first_token = now;
+  const int32_t token = result.token;
+  const std::vector<int32_t>& enders = sample->params.enders;
+  if (std::find(enders.begin(), enders.end(), token) != enders.end()) {
+    sample->stop_token = token;
+    const std::vector<int32_t>& stops = turn->request->stop_token_ids;
+    const bool is_stop = std::find(stops.begin(), stops.end(), token) != stops.end();
+    return EndSample(turn, sample, is_stop ? FinishReason::kStop : FinishReason::kEos);
+  }
+  Sequence& sequence = *sample->sequence;
+  const int64_t position = sequence.size();
+  sequence.tokens.push_back(token);
+  if (sample->uses_counts) ++sample->counts[token];
+  ++sample->generated;
+  Emit(turn, TokenOutput{sample->index, position, std::move(result)});
+  if (sample->generated >= turn->request->max_tokens) {
+    EndSample(turn, sample, FinishReason::kLength);
+  } else if (sequence.size() >= context_limit_) {
+    EndSample(turn, sample, FinishReason::kContextFull);
+  }
+}
+
+// A logit of this sample was not a number: its turn ends, and state that may be spoilt is given up.
+void Engine::NumbersFailed(Turn* turn, Sample* sample) {
+  ++totals_.nonfinite_rows;
+  sample->error = MakeError(absl::StatusCode::kInternal, "the model gave numbers that are not finite",
+                            {.reason = "NONFINITE_LOGITS"});
+  sample->sequence->DropState(&arena_);
+  EndTurn(turn, FinishReason::kError);
+}
+
+void Engine::DeviceFailed(const absl::Status& error) {
+  failure_ = error;
+  launched_.clear();
+  EndEverything(MakeError(absl::StatusCode::kUnavailable, "the device failed", {.reason = "DEVICE_FAILED"}));
+  sessions_.ForEach([this](Session* session) {
+    session->sequence.DropState(&arena_);
+    sessions_.StateDropped(session);
+  });
+  if (hooks_->on_fatal) hooks_->on_fatal(error);
+}
+
+}  // namespace sessa

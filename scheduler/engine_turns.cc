@@ -1,0 +1,388 @@
+// Admission and ends of turns.
+#include <algorithm>
+#include <cassert>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/base/errors.h"
+#include "scheduler/engine.h"
+
+namespace sessa {
+namespace {
+
+absl::Status Aborted(absl::string_view reason, const std::string& session_id, absl::string_view message) {
+  return MakeError(absl::StatusCode::kAborted, message,
+                   {.reason = std::string(reason), .resource = absl::StrCat("session/", session_id)});
+}
+
+}  // namespace
+
+// --- in
+// ------------------------------------------------------------------------------------------------------
+
+void Engine::Submit(Submission submission) {
+  auto owned = std::make_shared<Turn>();
+  Turn* turn = owned.get();
+  turn->id = submission.turn_id;
+  turn->request = std::move(submission.request);
+  turn->stream = std::move(submission.stream);
+  turn->submitted = submission.submitted;
+  turn->priority = turn->request->priority;
+  turn->principal = principals_.Enter(turn->request->principal.name);
+  turns_.emplace(turn->id, std::move(owned));
+  const bool is_new =
+      turns_by_request_.try_emplace({turn->request->principal.name, turn->request->request_id}, turn).second;
+  absl::Status status;
+  if (!failure_.ok()) {
+    status = MakeError(absl::StatusCode::kUnavailable, "the device failed", {.reason = "DEVICE_FAILED"});
+  } else if (draining_) {
+    status = MakeError(absl::StatusCode::kUnavailable, "the server is draining", {.reason = "DRAINING"});
+  } else if (!is_new) {
+    status = MakeError(absl::StatusCode::kAlreadyExists, "a turn with this request_id is running",
+                       {.reason = "REQUEST_RUNNING", .field = "request_id"});
+  } else {
+    status = ResolveSession(turn);
+  }
+  if (!status.ok()) return FailTurn(turn, std::move(status));
+  next_deadline_ = std::min(next_deadline_, turn->request->deadline);
+  if (const auto* ids = std::get_if<std::vector<int32_t>>(&turn->request->prompt)) PromptReady(turn, *ids);
+}
+
+absl::Status Engine::ResolveSession(Turn* turn) {
+  const TurnRequest& request = *turn->request;
+  if (!request.session_id.empty()) {
+    Session* session = sessions_.Find(request.principal.name, request.session_id);
+    if (session == nullptr || !session->on_deleted.empty()) return SessionNotFound(request.session_id);
+    if (session->turn != nullptr) {
+      return Aborted("SESSION_BUSY", request.session_id, "another turn of this session is running");
+    }
+    turn->session = session;
+  } else if (request.keep_session) {
+    absl::StatusOr<Session*> session = sessions_.Create(request.principal.name, clock_->Now());
+    if (!session.ok()) return session.status();
+    turn->session = *session;
+    turn->created_session = true;
+  } else {
+    turn->own_session = std::make_unique<Session>();
+    turn->session = turn->own_session.get();
+  }
+  turn->session->turn = turn;
+  if (turn->session->kept()) sessions_.SetBusy(turn->session);
+  turn->start = turn->session->sequence.size();
+  if (request.expected_position && *request.expected_position != turn->start) {
+    return Aborted("POSITION_MISMATCH", request.session_id,
+                   absl::StrCat("the session has ", turn->start, " tokens, expected_position is ",
+                                *request.expected_position));
+  }
+  return absl::OkStatus();
+}
+
+void Engine::PromptEncoded(uint64_t turn_id, absl::StatusOr<std::vector<int32_t>> tokens) {
+  const auto it = turns_.find(turn_id);
+  if (it != turns_.end()) PromptReady(it->second.get(), std::move(tokens));
+}
+
+void Engine::PromptReady(Turn* turn, absl::StatusOr<std::vector<int32_t>> tokens) {
+  const absl::Status status = tokens.ok() ? CheckPrompt(turn, *std::move(tokens)) : tokens.status();
+  if (!status.ok()) return FailTurn(turn, status);
+  turn->phase = TurnPhase::kWaiting;
+}
+
+absl::Status Engine::CheckPrompt(Turn* turn, std::vector<int32_t> tokens) {
+  const bool opens = turn->start == 0;
+  if (opens && tokens.empty()) return InvalidField("prompt", "an empty session needs a prompt");
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= options_.shape.vocab) {
+      return InvalidField(
+          absl::StrCat("prompt.token_ids[", i, "]"),
+          absl::StrCat(tokens[i], " is not a token of this model (", options_.shape.vocab, ")"));
+    }
+  }
+  if (opens && options_.bos_token >= 0 && tokens.front() != options_.bos_token) {
+    tokens.insert(tokens.begin(), options_.bos_token);
+  }
+  const int64_t length = turn->start + static_cast<int64_t>(tokens.size());
+  if (length > options_.max_context) {
+    return InvalidField("prompt", absl::StrCat("session and prompt have ", length, " tokens, the limit is ",
+                                               options_.max_context));
+  }
+  if (length > context_limit_) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     absl::StrCat("session and prompt have ", length,
+                                  " tokens, the whole state memory holds ", context_limit_),
+                     {.reason = "STATE_MEMORY_TOO_SMALL"});
+  }
+  // There must be a row to compute: the logits of the last token (or of the one before a prompt that is to be
+  // scored) come from its step, even where its state is there already.
+  Sequence& sequence = turn->session->sequence;
+  if (length == sequence.computed()) sequence.TruncateState(length - 1, &arena_);
+  if (turn->request->prompt_logprobs >= 0 && turn->start > 0 && sequence.computed() == turn->start) {
+    sequence.TruncateState(turn->start - 1, &arena_);
+  }
+  turn->prompt = std::move(tokens);
+  return absl::OkStatus();
+}
+
+// The turn's first place in the batch: from here on its prompt is part of the session.
+void Engine::StartTurn(Turn* turn) {
+  const TurnRequest& request = *turn->request;
+  Sequence& sequence = turn->session->sequence;
+  turn->phase = TurnPhase::kRunning;
+  turn->started = clock_->Now();
+  ++running_;
+  ReleaseWaiting();
+  turn->cached_tokens = turn->prefill_from = sequence.computed();
+  turn->scored_until = turn->start + (turn->start == 0);
+  sequence.tokens.insert(sequence.tokens.end(), turn->prompt.begin(), turn->prompt.end());
+  turn->prompt_end = sequence.size();
+  totals_.prompt_tokens += turn->prompt.size();
+  totals_.cached_tokens += turn->cached_tokens;
+
+  turn->prompt_params.top_logprobs = request.prompt_logprobs;
+  turn->samples.resize(request.n);
+  for (int32_t i = 0; i < request.n; ++i) {
+    Sample& sample = turn->samples[i];
+    sample.index = i;
+    sample.params = request.sampling;
+    sample.params.sample_index = static_cast<uint32_t>(i);
+    sample.params.enders = request.stop_token_ids;
+    if (!request.ignore_eos && options_.eos_token >= 0) sample.params.enders.push_back(options_.eos_token);
+    sample.can_run_ahead = model_.ops().info().steps_in_flight > 1 && model_.ops().CanRunAhead(sample.params);
+    const SampleParams& p = sample.params;
+    if (p.repetition_penalty != 1.0f || p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f) {
+      for (int32_t token : sequence.tokens) ++sample.counts[token];
+      sample.uses_counts = true;
+    }
+  }
+  turn->samples[0].sequence = &sequence;
+  turn->samples[0].ready = true;
+
+  auto started = std::make_unique<StartedEvent>();
+  started->session_id = turn->session->id;
+  started->request_id = request.request_id;
+  started->seed = request.sampling.seed;
+  started->position = turn->start;
+  started->prompt_tokens = static_cast<int32_t>(turn->prompt.size());
+  started->cached_tokens = turn->cached_tokens;
+  if (turn->start > 0) {
+    const int64_t lost = sequence.to_recompute();
+    started->restore = {lost > 0 ? Restore::Tier::kRecomputed : Restore::Tier::kDevice, turn->cached_tokens,
+                        lost};
+  }
+  Emit(turn, std::move(started));
+  if (request.prompt_logprobs >= 0 && turn->start == 0) {  // nothing predicts a session's first token
+    auto first = std::make_unique<PromptLogprobsEvent>();
+    first->tokens.push_back(
+        {.token = sequence.tokens[0], .logprob = std::numeric_limits<float>::quiet_NaN()});
+    Emit(turn, std::move(first));
+  }
+  if (request.n > 1 && ForkPoint(turn) == 0) MakeForks(turn);
+}
+
+// Samples share what was computed for the prompt; each computes its last token itself.
+void Engine::MakeForks(Turn* turn) {
+  const Sequence& leader = turn->session->sequence;
+  for (size_t i = 1; i < turn->samples.size(); ++i) {
+    Sample& sample = turn->samples[i];
+    sample.own_sequence = std::make_unique<Sequence>();
+    sample.own_sequence->tokens.assign(leader.tokens.begin(), leader.tokens.begin() + turn->prompt_end);
+    sample.own_sequence->table = leader.table.Fork(ForkPoint(turn), &arena_);
+    sample.sequence = sample.own_sequence.get();
+    sample.ready = true;
+  }
+}
+
+// --- out
+// -----------------------------------------------------------------------------------------------------
+
+void Engine::LosePlace(Sample* sample) {
+  if (!sample->resident) return;
+  sample->resident = false;
+  free_slots_.push_back(sample->slot);
+  sample->slot = -1;
+}
+
+void Engine::EndSample(Turn* turn, Sample* sample, FinishReason reason) {
+  assert(!sample->ended);
+  sample->ended = true;
+  sample->reason = reason;
+  LosePlace(sample);
+  if (sample->sequence != nullptr) sample->sequence->TruncateState(sample->sequence->size(), &arena_);
+  if (turn->stream->has_stop_strings() && sample->generated > 0) {
+    Emit(turn, EndOfTokens{sample->index});  // its text has the last word
+  } else {
+    CloseSample(turn, sample);
+  }
+}
+
+void Engine::ApplyVerdict(const TextVerdict& verdict) {
+  const auto it = turns_.find(verdict.turn_id);
+  if (it == turns_.end()) return;
+  Turn* turn = it->second.get();
+  Sample* sample = &turn->samples[verdict.sample];
+  if (sample->closed) return;
+  if (verdict.matched) {
+    totals_.discarded_tokens += sample->generated - verdict.keep_tokens;
+    sample->generated = verdict.keep_tokens;
+    sample->sequence->Truncate(turn->prompt_end + verdict.keep_tokens, &arena_);
+    sample->ended = true;
+    sample->reason = FinishReason::kStop;
+    sample->stop_token = -1;
+    sample->error = absl::OkStatus();
+    LosePlace(sample);
+  }
+  CloseSample(turn, sample);
+}
+
+void Engine::CloseSample(Turn* turn, Sample* sample) {
+  sample->closed = true;
+  if (sample->own_sequence) sample->own_sequence->DropState(&arena_);
+  if (sample->error.ok() && turn->error.ok()) {
+    auto event = std::make_unique<SampleFinishedEvent>();
+    event->index = sample->index;
+    event->reason = sample->reason;
+    event->stop_token = sample->stop_token;
+    Emit(turn, std::move(event));
+  }
+  const auto closed = [](const Sample& s) { return s.closed; };
+  if (std::all_of(turn->samples.begin(), turn->samples.end(), closed)) FinishTurn(turn);
+}
+
+void Engine::EndTurn(Turn* turn, FinishReason reason) {
+  if (turn->phase == TurnPhase::kRunning) {
+    for (Sample& sample : turn->samples) {
+      if (!sample.ended) EndSample(turn, &sample, reason);
+    }
+    return;
+  }
+  for (int32_t i = 0; turn->error.ok() && i < turn->request->n; ++i) {
+    auto event = std::make_unique<SampleFinishedEvent>();
+    event->index = i;
+    event->reason = reason;
+    Emit(turn, std::move(event));
+  }
+  FinishTurn(turn);
+}
+
+void Engine::FailTurn(Turn* turn, absl::Status error) {
+  turn->error = std::move(error);
+  for (Sample& sample : turn->samples) {
+    LosePlace(&sample);
+    sample.ended = sample.closed = true;
+    if (sample.sequence != nullptr) sample.sequence->TruncateState(sample.sequence->size(), &arena_);
+    if (sample.own_sequence) sample.own_sequence->DropState(&arena_);
+  }
+  FinishTurn(turn);
+}
+
+void Engine::FinishTurn(Turn* turn) {
+  const absl::Time now = clock_->Now();
+  const bool started = turn->phase == TurnPhase::kRunning;
+  auto end = std::make_unique<TurnEnd>();
+  end->status = turn->error;
+  FinishedEvent& finished = end->finished;
+  for (const Sample& sample : turn->samples) {
+    finished.generated_tokens += sample.generated;
+    if (end->status.ok()) end->status = sample.error;
+  }
+  finished.position = turn->session == nullptr ? 0 : turn->session->sequence.size();
+  finished.cached_tokens = turn->cached_tokens;
+  finished.recomputed_tokens = turn->recomputed_tokens;
+  finished.queue_time = (started ? turn->started : now) - turn->submitted;
+  if (started) {
+    const absl::Time first = std::min(turn->first_token, now);
+    finished.prompt_tokens = static_cast<int32_t>(turn->prompt.size());
+    finished.prefill_time = first - turn->started;
+    finished.decode_time = now - first;
+    --running_;
+  } else {
+    ReleaseWaiting();
+  }
+  ReleaseTurnSession(turn);
+  if (turn->cancelled != absl::InfiniteFuture() && hooks_->on_cancel_to_free) {
+    hooks_->on_cancel_to_free(now - turn->cancelled);
+  }
+  principals_.Leave(turn->request->principal.name);
+  const auto by_request = turns_by_request_.find({turn->request->principal.name, turn->request->request_id});
+  if (by_request->second == turn) turns_by_request_.erase(by_request);
+
+  turn->over = true;
+  end->stream = turn->stream;
+  Emit(turn, std::move(end));
+  const auto it = turns_.find(turn->id);
+  finished_turns_.push_back(std::move(it->second));
+  turns_.erase(it);
+}
+
+void Engine::ReleaseTurnSession(Turn* turn) {
+  Session* session = turn->session;
+  if (session == nullptr || session->turn != turn) return;  // it was refused
+  session->turn = nullptr;
+  if (!session->kept()) {
+    session->sequence.DropState(&arena_);
+  } else if (!session->on_deleted.empty() || (turn->created_session && turn->phase != TurnPhase::kRunning)) {
+    RemoveSession(session);
+  } else {
+    sessions_.SetIdle(session, clock_->Now());
+  }
+}
+
+// --- from outside
+// --------------------------------------------------------------------------------------------
+
+Turn* Engine::FindTurn(const std::string& principal, const std::string& request_id) const {
+  const auto it = turns_by_request_.find({principal, request_id});
+  return it == turns_by_request_.end() ? nullptr : it->second;
+}
+
+void Engine::Cancel(const std::string& principal, const std::string& request_id, absl::Status error,
+                    absl::Time at) {
+  Turn* turn = FindTurn(principal, request_id);
+  if (turn == nullptr || turn->cancelled != absl::InfiniteFuture()) return;
+  turn->cancelled = at;
+  turn->error = std::move(error);
+  EndTurn(turn, FinishReason::kCancelled);
+}
+
+void Engine::SetPaused(const std::string& principal, const std::string& request_id, bool paused) {
+  Turn* turn = FindTurn(principal, request_id);
+  if (turn == nullptr) return;
+  turn->paused = paused;
+  if (!paused) return;
+  for (Sample& sample : turn->samples) LosePlace(&sample);
+}
+
+void Engine::ExpireTurns(absl::Time now) {
+  const bool drained = now >= drain_deadline_;
+  if (now < next_deadline_ && !drained) return;
+  std::vector<Turn*> all;
+  for (const auto& [id, turn] : turns_) all.push_back(turn.get());
+  next_deadline_ = absl::InfiniteFuture();
+  for (Turn* turn : all) {
+    if (turn->request->deadline <= now) {
+      EndTurn(turn, FinishReason::kDeadline);
+    } else if (drained) {
+      EndTurn(turn, FinishReason::kDrained);
+    } else {
+      next_deadline_ = std::min(next_deadline_, turn->request->deadline);
+    }
+  }
+}
+
+void Engine::EndEverything(const absl::Status& status) {
+  while (!turns_.empty()) FailTurn(turns_.begin()->second.get(), status);
+}
+
+void Engine::Drain(absl::Time deadline, std::function<void()> done) {
+  draining_ = true;
+  drain_deadline_ = std::min(drain_deadline_, deadline);
+  on_drained_.push_back(std::move(done));
+}
+
+void Engine::CheckDrained() {
+  if (on_drained_.empty() || !turns_.empty()) return;
+  for (std::function<void()>& done : on_drained_)
+    outbox_.push_back({nullptr, std::make_unique<Call>(Call{std::move(done)})});
+  on_drained_.clear();
+}
+
+}  // namespace sessa
