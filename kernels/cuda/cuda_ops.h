@@ -1,0 +1,146 @@
+// The CUDA backend. A step is a decode pass of its one-row segments, replayed from a captured graph once the batch
+// bucket is known, and an eager prefill pass of the others; its tables go up in one copy and its tokens come back
+// in another. Kernels: kernels.h, prefill.h; how they work: docs/kernels.md.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/cuda/activations.h"
+#include "kernels/cuda/decode_graphs.h"
+#include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/lt_gemm.h"
+#include "kernels/cuda/prefill.h"
+#include "kernels/cuda/state_slab.h"
+#include "kernels/cuda/step_tables.h"
+#include "kernels/cuda/weights.h"
+#include "kernels/host_sampler.h"
+#include "kernels/ops.h"
+
+namespace sessa::cuda {
+
+// As CreateOpsFn. UNAVAILABLE when there is no driver, no card, or one that is too old: the message says which.
+absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(const ModelShape& shape, const ModelTensors& tensors,
+                                                   const OpsOptions& options);
+
+// One thread at a time.
+class CudaOps : public Ops {
+ public:
+  CudaOps(const ModelShape& shape, const OpsOptions& options);
+  ~CudaOps() override;
+  // Allocates everything but the state; once, before anything else.
+  absl::Status Start(const ModelTensors& tensors);
+
+  const OpsInfo& info() const override { return info_; }
+  const StateLayout& layout() const override { return slab_.layout(); }
+
+  int64_t AvailableStateBytes() const override { return StateSlab::AvailableBytes(); }
+  absl::Status AllocateState(int32_t pages, int32_t open_pages) override;
+  void CopyPage(PageId from, PageId to) override;
+  void CopyOpenPage(PageId from, PageId to) override;
+  absl::Status ReadState(PageId page, int32_t layer, Plane plane, int32_t first_row, int32_t rows,
+                         float* out) override;
+
+  void BeginStep(const StepBatch& batch) override;
+  bool NextPass() override;
+  void Embed() override;
+  void NormIn(int32_t layer) override;
+  void ProjectAppend(int32_t layer) override;
+  void Attend(int32_t layer) override;
+  void FeedbackOut(int32_t layer) override;
+  void PrefillSolve(int32_t layer) override;
+  void ResidualOut(int32_t layer) override;
+  void Head(int32_t first, int32_t count) override;
+  void Sample(int32_t first, int32_t count) override;
+  int32_t pass_first_output() const override;
+  int32_t pass_output_count() const override;
+  void EndStep() override;
+  absl::StatusOr<StepResult> Collect() override;
+  bool CanRunAhead(const SampleParams& params) const override { return params.IsPlain(); }
+  absl::StatusOr<std::vector<float>> ReadLogits(int32_t output) override;
+
+ private:
+  static constexpr int kStepsInFlight = 2;
+
+  // What a step keeps until it is collected.
+  struct Step {
+    const StepBatch* batch = nullptr;
+    StepPlan plan{TableLayout(0)};
+    PrefillPlan prefill;
+    PinnedBuffer tables, prefill_table, results, host_logits;
+    std::vector<int32_t> host_rows;  // outputs that the host samples; row i of host_logits is host_rows[i]
+    int32_t copied_host_rows = 0;    // of them, launched so far
+    cudaEvent_t begin = nullptr, end = nullptr;
+  };
+  enum class Pass { kNone, kDecode, kPrefill, kDone };
+
+  absl::Status StartDevice();
+  absl::Status StartBuffers();
+  absl::Status Describe(const cudaDeviceProp& device);
+
+  // Keeps the first error; once there is one, phases do nothing and Collect reports it.
+  void Check(cudaError_t error, const char* what);
+  void Check(const absl::Status& status);
+
+  // Room for this step's tables, results and logits; growing device memory drops the captured graphs.
+  void Reserve(Step& step);
+  absl::Status ReserveDevice(DeviceBuffer& buffer, int64_t bytes, const char* what);
+  static absl::Status ReservePinned(PinnedBuffer& buffer, int64_t bytes, const char* what);
+  void PlanPrefillRows(Step& step);
+  void StartDecode();
+  void FinishDecode();
+  void CopyHostRows(int32_t first, int32_t count);
+
+  bool decode() const { return pass_ == Pass::kDecode; }
+  int32_t pass_rows() const;           // padding included
+  const RowMeta* row_table() const;    // of the pass, on the device
+  const OutputMeta* output_table(int32_t first) const;
+  template <typename T>
+  T* DeviceTable(int64_t offset) const {
+    return reinterpret_cast<T*>(tables_.as() + offset);
+  }
+  int32_t LogitsRow(int32_t first) const;
+  AttentionParams DecodeAttention(int32_t layer) const;
+  PrefillContext Prefill(int32_t layer) const;
+  PrefillFeedbackParams PrefillFeedback() const;
+  // y = X W^T with an epilogue: fused for decode, over cuBLASLt's product for prefill.
+  template <typename Epilogue>
+  void Linear(const Matrix& matrix, const void* x, const Epilogue& epilogue, const char* what);
+  SampleResult* device_results() const { return reinterpret_cast<SampleResult*>(results_.as() + kResultsOffset); }
+  unsigned long long* device_saturations() const { return results_.as<unsigned long long>(); }
+
+  static constexpr int64_t kResultsOffset = 16;  // of SampleResults behind the count of saturations
+
+  // Constant after Start.
+  const ModelShape shape_;
+  const OpsOptions options_;
+  OpsInfo info_;
+  Weights weights_;
+  AttentionShape attention_;
+  PrefillLimits prefill_limits_;
+  int32_t multiprocessors_ = 0;
+  int32_t max_rows_ = 0;  // of a pass, padding included
+  LaunchContext decode_context_, prefill_context_;
+
+  StateSlab slab_;
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<LtGemm> lt_;
+  Activations a_;
+  DeviceBuffer tables_, results_, prefill_table_, prefill_workspace_;
+  DecodeGraphs graphs_;
+  SampleScratch sample_scratch_;
+
+  absl::Status status_;  // the first device error
+  std::array<Step, kStepsInFlight> steps_;
+  int64_t begun_ = 0, collected_ = 0;  // steps
+  Step* step_ = nullptr;               // the one being launched
+  Pass pass_ = Pass::kNone;
+  bool capturing_ = false;
+};
+
+}  // namespace sessa::cuda

@@ -1,0 +1,228 @@
+// The layer phases: which kernels make up each, for decode rows and for prefill rows.
+#include <algorithm>
+
+#include "kernels/cuda/cuda_ops.h"
+
+namespace sessa::cuda {
+
+int32_t CudaOps::pass_rows() const { return decode() ? step_->plan.row_bucket : step_->plan.prefill_rows; }
+
+const RowMeta* CudaOps::row_table() const {
+  const TableLayout& layout = step_->plan.layout;
+  return DeviceTable<RowMeta>(decode() ? layout.decode_rows : layout.prefill_rows);
+}
+
+const OutputMeta* CudaOps::output_table(int32_t first) const {
+  const TableLayout& layout = step_->plan.layout;
+  const bool fixed = decode() && step_->plan.graph;
+  return DeviceTable<OutputMeta>(fixed ? layout.decode_outputs : layout.prefill_outputs) + first;
+}
+
+int32_t CudaOps::pass_first_output() const { return decode() ? 0 : step_->plan.decode_outputs; }
+
+int32_t CudaOps::pass_output_count() const {
+  return decode() ? step_->plan.decode_outputs : step_->plan.prefill_outputs;
+}
+
+// Outputs keep their place in the logits as long as all of a step fit.
+int32_t CudaOps::LogitsRow(int32_t first) const {
+  return static_cast<int32_t>(step_->batch->outputs.size()) <= info_.max_output_rows ? first : 0;
+}
+
+template <typename Epilogue>
+void CudaOps::Linear(const Matrix& matrix, const void* x, const Epilogue& epilogue, const char* what) {
+  const int32_t rows = pass_rows(), pitch = weights_.pitch();
+  if (decode() || shape_.width % 8 != 0) {
+    const DecodeGemm gemm{matrix.weight, x, matrix.outputs, rows, pitch};
+    return Check(LaunchDecodeGemm(gemm, epilogue, decode() ? decode_context_ : prefill_context_), what);
+  }
+  LtGemm::Operands operands;
+  operands.weight = matrix.weight;
+  operands.x = x;
+  operands.y = a_.product;
+  operands.rows = (rows + 63) / 64 * 64;  // few sizes, few searches for algorithms; the buffers have the room
+  operands.outputs = operands.pitch = matrix.padded_outputs;
+  operands.inputs = pitch;
+  Check(lt_->Run(operands, stream_));
+  Check(LaunchEpilogue(Product{a_.product, matrix.outputs, rows, matrix.padded_outputs}, epilogue, prefill_context_),
+        what);
+}
+
+void CudaOps::Embed() {
+  const EmbedParams params{row_table(), a_.slots,          weights_.embed(), weights_.theta(),
+                           a_.x,        a_.rotation,       pass_rows(),      shape_.width,
+                           weights_.pitch(), shape_.vocab, shape_.use_rope ? shape_.head_width() / 2 : 0};
+  Check(LaunchEmbed(params, decode() ? decode_context_ : prefill_context_), "embedding");
+}
+
+void CudaOps::NormIn(int32_t layer) {
+  const LayerWeights& w = weights_.layer(layer);
+  const NormParams norm{a_.x,   nullptr,     w.norm.weight, w.norm.bias,
+                        a_.n,   pass_rows(), shape_.width,  weights_.pitch(),
+                        shape_.norm_eps};
+  Check(LaunchNorm(norm, decode() ? decode_context_ : prefill_context_), "normalising");
+  Linear(w.in, a_.n, InEpilogueParams{w.in.bias, a_.abar, a_.g, shape_.width, weights_.pitch()}, "W_in");
+}
+
+void CudaOps::ProjectAppend(int32_t layer) {
+  const LayerWeights& w = weights_.layer(layer);
+  ProjectEpilogueParams epilogue = {};
+  epilogue.bias = w.project.bias;
+  epilogue.rows = row_table();
+  epilogue.pages = DeviceTable<int32_t>(step_->plan.layout.pages);
+  epilogue.rotation = shape_.use_rope ? a_.rotation : nullptr;
+  if (decode()) {
+    epilogue.q = a_.q;
+    epilogue.qb = a_.qb;
+  } else {
+    epilogue.q_bf16 = a_.q_bf16;
+    epilogue.qb_bf16 = a_.qb_bf16;
+  }
+  epilogue.gamma = a_.gamma;
+  epilogue.state = slab_.Layer(layer);
+  epilogue.gamma_max = static_cast<float>(shape_.gamma_max);
+  epilogue.head_width = shape_.head_width();
+  Linear(w.project, a_.abar, epilogue, "projections");
+}
+
+AttentionParams CudaOps::DecodeAttention(int32_t layer) const {
+  const TableLayout& layout = step_->plan.layout;
+  AttentionParams params = {};
+  params.rows = row_table();
+  params.pages = DeviceTable<int32_t>(layout.pages);
+  params.header = DeviceTable<DecodeHeader>(layout.header);
+  params.feedback_first = DeviceTable<int32_t>(layout.feedback_first);
+  params.forward_first = DeviceTable<int32_t>(layout.forward_first);
+  params.q = a_.q;
+  params.qb = a_.qb;
+  if (shape_.has_out_proj()) {
+    params.o_bf16 = a_.o_bf16;
+  } else {
+    params.o = a_.f;  // out_proj is the identity
+  }
+  params.ctx = a_.ctx;
+  params.partials = a_.partials;
+  params.next_item = a_.next_item;
+  params.state = slab_.Layer(layer);
+  params.row_count = pass_rows();
+  params.pitch = weights_.pitch();
+  params.heads = shape_.heads;
+  params.kv_heads = shape_.kv_heads;
+  params.head_width = shape_.head_width();
+  return params;
+}
+
+PrefillContext CudaOps::Prefill(int32_t layer) const {
+  PrefillContext context;
+  context.limits = &prefill_limits_;
+  context.plan = &step_->prefill;
+  context.table = prefill_table_.as();
+  context.workspace = prefill_workspace_.as();
+  context.state.pages = slab_.pages();
+  context.state.page_count = slab_.page_count();
+  context.state.open_pages = slab_.open_pages();
+  context.state.page_table = DeviceTable<int32_t>(step_->plan.layout.pages);
+  context.state.layout = &slab_.layout();
+  context.state.layer = layer;
+  return context;
+}
+
+PrefillFeedbackParams CudaOps::PrefillFeedback() const {
+  return {a_.qb_bf16, a_.gamma, a_.f, a_.s, device_saturations()};
+}
+
+void CudaOps::Attend(int32_t layer) {
+  if (!decode()) {
+    const PrefillContext context = Prefill(layer);
+    Check(LaunchPrefillForward(context, {a_.q_bf16, a_.o_bf16}, stream_), "prefill attention");
+    Check(LaunchPrefillPrepare(context, PrefillFeedback(), stream_), "prefill feedback");
+    return;
+  }
+  const AttentionParams params = DecodeAttention(layer);
+  if (!attention_.fast) {
+    return Check(LaunchGenericAttention(params, decode_context_), "attention");
+  }
+  Check(LaunchAttentionItems(params, attention_, multiprocessors_, decode_context_), "attention");
+  Check(LaunchAttentionMerge(params, attention_, decode_context_), "merging attention");
+}
+
+void CudaOps::FeedbackOut(int32_t layer) {
+  const LayerWeights& w = weights_.layer(layer);
+  const int32_t rows = pass_rows(), pitch = weights_.pitch(), width = shape_.width;
+  if (decode()) {
+    const FeedbackEpilogueParams epilogue{row_table(), DeviceTable<int32_t>(step_->plan.layout.pages),
+                                          a_.gamma,    a_.ctx,
+                                          a_.g,        a_.u,
+                                          slab_.Layer(layer), device_saturations(),
+                                          pitch};
+    if (shape_.has_out_proj()) return Linear(w.out, a_.o_bf16, epilogue, "out_proj");
+    return Check(LaunchEpilogue(Product{a_.f, width, rows, width}, epilogue, decode_context_), "feedback");
+  }
+  if (!shape_.has_out_proj()) {
+    return Check(LaunchWiden(a_.o_bf16, a_.f, int64_t{rows} * width, prefill_context_), "out_proj");
+  }
+  if (width % 8 != 0) {
+    Check(LaunchRepitch(a_.o_bf16, a_.o_padded, rows, width, pitch, prefill_context_), "out_proj");
+    const DecodeGemm gemm{w.out.weight, a_.o_padded, width, rows, pitch};
+    return Check(LaunchDecodeGemm(gemm, StoreEpilogueParams{a_.f, width}, prefill_context_), "out_proj");
+  }
+  LtGemm::Operands operands;
+  operands.weight = w.out.weight;
+  operands.x = a_.o_bf16;
+  operands.y = a_.f;
+  operands.rows = (rows + 63) / 64 * 64;
+  operands.outputs = operands.inputs = operands.pitch = width;
+  Check(lt_->Run(operands, stream_));
+}
+
+void CudaOps::PrefillSolve(int32_t layer) {
+  if (decode()) return;
+  Check(LaunchPrefillSolve(Prefill(layer), PrefillFeedback(), stream_), "prefill solve");
+}
+
+void CudaOps::ResidualOut(int32_t layer) {
+  const LayerWeights& w = weights_.layer(layer);
+  const int32_t rows = pass_rows(), pitch = weights_.pitch(), width = shape_.width;
+  const ResidualEpilogueParams epilogue{w.residual.bias, a_.x, width};
+  const DecodeGemm gemm{w.residual.weight, a_.u, width, rows, pitch};
+  if (decode()) return Check(LaunchDecodeGemm(gemm, epilogue, decode_context_), "W_out");
+  Check(LaunchGate(a_.s, a_.g, a_.u, rows, width, pitch, prefill_context_), "gate");
+  if (width % 8 != 0) return Check(LaunchDecodeGemm(gemm, epilogue, prefill_context_), "W_out");
+  LtGemm::Operands operands;
+  operands.weight = w.residual.weight;
+  operands.x = a_.u;
+  operands.bias = w.residual.bias;
+  operands.y = a_.x;
+  operands.rows = (rows + 63) / 64 * 64;
+  operands.outputs = operands.inputs = operands.pitch = width;
+  operands.accumulate = true;
+  Check(lt_->Run(operands, stream_));
+}
+
+void CudaOps::Head(int32_t first, int32_t count) {
+  const LaunchContext& context = decode() ? decode_context_ : prefill_context_;
+  if (decode() && step_->plan.graph) count = step_->plan.output_bucket;
+  const NormParams norm{a_.x,      output_table(first), weights_.norm().weight, weights_.norm().bias,
+                        a_.head_n, count,               shape_.width,           weights_.pitch(),
+                        shape_.norm_eps};
+  Check(LaunchNorm(norm, context), "normalising");
+  const DecodeGemm gemm{weights_.head().weight, a_.head_n, shape_.vocab, count, weights_.pitch()};
+  float* logits = a_.logits + int64_t{LogitsRow(first)} * shape_.vocab;
+  Check(LaunchDecodeGemm(gemm, StoreEpilogueParams{logits, shape_.vocab}, context), "head");
+}
+
+void CudaOps::Sample(int32_t first, int32_t count) {
+  const LaunchContext& context = decode() ? decode_context_ : prefill_context_;
+  const bool graph = decode() && step_->plan.graph;
+  const SampleKernelParams params{a_.logits + int64_t{LogitsRow(first)} * shape_.vocab,
+                                  output_table(first),
+                                  a_.slots,
+                                  device_results() + first,
+                                  graph ? step_->plan.output_bucket : count,
+                                  shape_.vocab,
+                                  shape_.vocab};
+  Check(LaunchSample(params, context), "sampling");
+  if (!capturing_) CopyHostRows(first, count);
+}
+
+}  // namespace sessa::cuda

@@ -1,0 +1,10 @@
+#include "kernels/cuda/decode_gemm.cuh"
+
+namespace sessa::cuda {
+
+cudaError_t LaunchDecodeGemm(const DecodeGemm& gemm, const StoreEpilogueParams& epilogue,
+                             const LaunchContext& context) {
+  return LaunchDecodeGemmRows(gemm, StoreEpilogue(epilogue), context);
+}
+
+}  // namespace sessa::cuda

@@ -1,0 +1,40 @@
+#include "kernels/cuda/decode_graphs.h"
+
+namespace sessa::cuda {
+
+DecodeGraphs::Action DecodeGraphs::Next(int32_t row_bucket, int32_t output_bucket) {
+  const auto [entry, fresh] = graphs_.try_emplace({row_bucket, output_bucket}, nullptr);
+  if (fresh) return Action::kRunEagerly;
+  return entry->second == nullptr ? Action::kCapture : Action::kReplay;
+}
+
+cudaError_t DecodeGraphs::BeginCapture(cudaStream_t stream) {
+  return cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+}
+
+cudaError_t DecodeGraphs::EndCapture(int32_t row_bucket, int32_t output_bucket, cudaStream_t stream) {
+  cudaGraph_t graph = nullptr;
+  cudaError_t error = cudaStreamEndCapture(stream, &graph);
+  if (error != cudaSuccess) return error;
+  cudaGraphExec_t exec = nullptr;
+  error = cudaGraphInstantiate(&exec, graph, 0);
+  cudaGraphDestroy(graph);
+  if (error != cudaSuccess) return error;
+  graphs_[{row_bucket, output_bucket}] = exec;
+  ++captured_;
+  return cudaSuccess;
+}
+
+cudaError_t DecodeGraphs::Launch(int32_t row_bucket, int32_t output_bucket, cudaStream_t stream) {
+  return cudaGraphLaunch(graphs_.at({row_bucket, output_bucket}), stream);
+}
+
+void DecodeGraphs::Clear() {
+  for (auto& [buckets, exec] : graphs_) {
+    if (exec != nullptr) cudaGraphExecDestroy(exec);
+  }
+  graphs_.clear();
+  captured_ = 0;
+}
+
+}  // namespace sessa::cuda

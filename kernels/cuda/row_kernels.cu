@@ -1,0 +1,155 @@
+// Kernels that work on each row by itself: embedding, LayerNorm, gate, and epilogues over finished products.
+#include "kernels/cuda/epilogues.cuh"
+#include "kernels/cuda/launch.cuh"
+
+namespace sessa::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+__global__ void __launch_bounds__(kThreads) EmbedKernel(EmbedParams p) {
+  PdlWait();
+  PdlTrigger();
+  const int row = blockIdx.x;
+  const RowMeta meta = p.rows[row];
+  int token = meta.slot >= 0 ? p.slots[meta.slot] : meta.token;
+  if (token < 0 || token >= p.vocab) token = 0;  // what follows a draw from logits that were not finite
+  const bf16* from = static_cast<const bf16*>(p.embed) + static_cast<int64_t>(token) * p.pitch;
+  for (int i = threadIdx.x; i < p.width; i += kThreads) {
+    p.x[static_cast<int64_t>(row) * p.width + i] = __bfloat162float(from[i]);
+  }
+  if (p.theta == nullptr) return;
+  for (int i = threadIdx.x; i < p.half_head; i += kThreads) {
+    double sine, cosine;  // angles up to the position: in double, once a step
+    sincos(static_cast<double>(meta.position) * static_cast<double>(p.theta[i]), &sine, &cosine);
+    p.rotation[static_cast<int64_t>(row) * p.half_head + i] =
+        make_float2(static_cast<float>(cosine), static_cast<float>(sine));
+  }
+}
+
+// Sum over the block of threads, in a fixed order; every thread gets it.
+__device__ float SumBlock(float x) {
+  __shared__ float warps[kThreads / 32];
+  x = SumWarp(x);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
+  __syncthreads();
+  float sum = 0.0f;
+  for (int i = 0; i < kThreads / 32; ++i) sum += warps[i];
+  return sum;
+}
+
+// n = (x - mean) / sqrt(var + eps) * weight + bias, with the biased variance of the differences.
+__global__ void __launch_bounds__(kThreads) NormKernel(NormParams p) {
+  extern __shared__ float values[];
+  PdlWait();
+  PdlTrigger();
+  const int row = blockIdx.x;
+  const int from = p.outputs != nullptr ? p.outputs[row].row : row;
+  const float* x = p.x + static_cast<int64_t>(from) * p.width;
+  float sum = 0.0f;
+  for (int i = threadIdx.x; i < p.width; i += kThreads) {
+    values[i] = x[i];
+    sum += values[i];
+  }
+  const float mean = SumBlock(sum) / static_cast<float>(p.width);
+  float squares = 0.0f;
+  for (int i = threadIdx.x; i < p.width; i += kThreads) {
+    const float difference = values[i] - mean;
+    squares = fmaf(difference, difference, squares);
+  }
+  const float scale = rsqrtf(SumBlock(squares) / static_cast<float>(p.width) + p.eps);
+  bf16* n = static_cast<bf16*>(p.n) + static_cast<int64_t>(row) * p.pitch;
+  for (int i = threadIdx.x; i < p.width; i += kThreads) {
+    n[i] = __float2bfloat16_rn(fmaf((values[i] - mean) * scale, p.weight[i], p.bias[i]));
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) GateKernel(const float* s, const float* g, bf16* u, int width,
+                                                       int pitch) {
+  PdlWait();
+  PdlTrigger();
+  const int64_t row = blockIdx.x;
+  for (int i = threadIdx.x; i < width; i += kThreads) {
+    u[row * pitch + i] = __float2bfloat16_rn(s[row * width + i] * g[row * width + i]);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) WidenKernel(const bf16* in, float* out, int64_t count) {
+  PdlWait();
+  PdlTrigger();
+  for (int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x; i < count;
+       i += static_cast<int64_t>(gridDim.x) * kThreads) {
+    out[i] = __bfloat162float(in[i]);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) RepitchKernel(const bf16* in, bf16* out, int width, int pitch) {
+  PdlWait();
+  PdlTrigger();
+  const int64_t row = blockIdx.x;
+  for (int i = threadIdx.x; i < width; i += kThreads) out[row * pitch + i] = in[row * width + i];
+}
+
+// A block of threads takes a stretch of one row's outputs.
+template <typename Epilogue>
+__global__ void __launch_bounds__(kThreads) EpilogueKernel(Product product, Epilogue epilogue) {
+  PdlWait();
+  PdlTrigger();
+  const int row = blockIdx.x;
+  const int n = 2 * (blockIdx.y * kThreads + threadIdx.x);
+  if (n >= product.outputs) return;
+  const float* y = product.y + row * product.pitch + n;
+  epilogue(row, n, y[0], n + 1 < product.outputs ? y[1] : 0.0f, product.outputs);
+}
+
+template <typename Epilogue>
+cudaError_t LaunchEpilogueKernel(const Product& product, const Epilogue& epilogue, const LaunchContext& context) {
+  const dim3 grid(product.rows, (product.outputs + 2 * kThreads - 1) / (2 * kThreads));
+  return LaunchKernel(EpilogueKernel<Epilogue>, grid, dim3(kThreads), 0, context.dependent, context.stream, product,
+                      epilogue);
+}
+
+}  // namespace
+
+cudaError_t LaunchEmbed(const EmbedParams& params, const LaunchContext& context) {
+  return LaunchKernel(EmbedKernel, dim3(params.row_count), dim3(kThreads), 0, context.dependent, context.stream,
+                      params);
+}
+
+cudaError_t LaunchNorm(const NormParams& params, const LaunchContext& context) {
+  return LaunchKernel(NormKernel, dim3(params.row_count), dim3(kThreads), params.width * sizeof(float),
+                      context.dependent, context.stream, params);
+}
+
+cudaError_t LaunchGate(const float* s, const float* g, void* u, int32_t rows, int32_t width, int32_t pitch,
+                       const LaunchContext& context) {
+  return LaunchKernel(GateKernel, dim3(rows), dim3(kThreads), 0, context.dependent, context.stream, s, g,
+                      static_cast<bf16*>(u), width, pitch);
+}
+
+cudaError_t LaunchWiden(const void* in, float* out, int64_t count, const LaunchContext& context) {
+  const unsigned blocks = static_cast<unsigned>(min((count + kThreads - 1) / kThreads, int64_t{4096}));
+  return LaunchKernel(WidenKernel, dim3(blocks), dim3(kThreads), 0, context.dependent, context.stream,
+                      static_cast<const bf16*>(in), out, count);
+}
+
+cudaError_t LaunchRepitch(const void* in, void* out, int32_t rows, int32_t width, int32_t pitch,
+                          const LaunchContext& context) {
+  return LaunchKernel(RepitchKernel, dim3(rows), dim3(kThreads), 0, context.dependent, context.stream,
+                      static_cast<const bf16*>(in), static_cast<bf16*>(out), width, pitch);
+}
+
+cudaError_t LaunchEpilogue(const Product& product, const InEpilogueParams& epilogue, const LaunchContext& context) {
+  return LaunchEpilogueKernel(product, InEpilogue(epilogue), context);
+}
+cudaError_t LaunchEpilogue(const Product& product, const ProjectEpilogueParams& epilogue,
+                           const LaunchContext& context) {
+  return LaunchEpilogueKernel(product, ProjectEpilogue(epilogue), context);
+}
+cudaError_t LaunchEpilogue(const Product& product, const FeedbackEpilogueParams& epilogue,
+                           const LaunchContext& context) {
+  return LaunchEpilogueKernel(product, FeedbackEpilogue(epilogue), context);
+}
+
+}  // namespace sessa::cuda

@@ -1,0 +1,161 @@
+#include "kernels/cuda/step_tables.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cuda/attention_schedule.h"
+
+namespace sessa::cuda {
+namespace {
+
+constexpr int64_t kAlignment = 64;  // bytes; of each table
+
+int64_t AlignUp(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+OutputMeta MetaOf(const OutputRow& output, int32_t row) {
+  OutputMeta meta = {};
+  meta.row = row;
+  meta.target = output.target;
+  meta.slot = output.slot;
+  const SampleParams* params = output.params;
+  if (output.target >= 0) {
+    meta.mode = params == nullptr || params->top_logprobs < 0 ? OutputMode::kScore : OutputMode::kNone;
+    return meta;
+  }
+  meta.mode = params->IsPlain() ? OutputMode::kSample : OutputMode::kNone;
+  meta.top_k = params->top_k;
+  meta.temperature = params->temperature;
+  meta.top_p = params->top_p;
+  meta.min_p = params->min_p;
+  meta.seed = params->seed;
+  meta.sample_index = params->sample_index;
+  meta.position = output.position;
+  return meta;
+}
+
+// Where a batch splits into decode rows and the rest.
+struct Split {
+  size_t decode_segments = 0;
+  int32_t decode_rows = 0, decode_outputs = 0;
+};
+
+Split SplitOf(const StepBatch& batch) {
+  Split split;
+  while (split.decode_segments < batch.segments.size() && batch.segments[split.decode_segments].rows == 1) {
+    ++split.decode_segments;
+  }
+  split.decode_rows = static_cast<int32_t>(split.decode_segments);
+  while (split.decode_outputs < static_cast<int32_t>(batch.outputs.size()) &&
+         batch.outputs[split.decode_outputs].row < split.decode_rows) {
+    ++split.decode_outputs;
+  }
+  return split;
+}
+
+RowMeta MetaOf(const StepBatch& batch, const Segment& segment, int32_t i) {
+  RowMeta meta = {};
+  meta.token = batch.tokens[segment.first_row + i];
+  meta.slot = segment.token_slot;
+  meta.position = static_cast<int32_t>(segment.start + i);
+  meta.page_begin = segment.page_begin;
+  meta.open_page = segment.open_page;
+  meta.live = 1;
+  return meta;
+}
+
+// Items of each row's attentions, running; rows beyond `rows` have none.
+void Schedule(const RowMeta* rows, int32_t count, int32_t bucket, int32_t fine_limit, DecodeHeader* header,
+              int32_t* feedback_first, int32_t* forward_first) {
+  int64_t blocks = 0;
+  bool fine = true;
+  for (int32_t r = 0; r < count; ++r) {
+    blocks += BlocksOf(rows[r].position + 1);
+    fine &= BlocksOf(rows[r].position + 1) <= kMaxItems;
+  }
+  fine &= blocks < fine_limit;
+  header->fine = fine ? 1 : 0;
+  feedback_first[0] = forward_first[0] = 0;
+  for (int32_t r = 0; r < bucket; ++r) {
+    feedback_first[r + 1] = feedback_first[r] + (r < count ? ItemsOf(rows[r].position, fine) : 0);
+    forward_first[r + 1] = forward_first[r] + (r < count ? ItemsOf(rows[r].position + 1, fine) : 0);
+  }
+}
+
+}  // namespace
+
+TableLayout::TableLayout(int32_t max_segments) {
+  const int64_t segments = BucketOf(max_segments);
+  decode_rows = AlignUp(sizeof(DecodeHeader));
+  decode_outputs = decode_rows + AlignUp(segments * sizeof(RowMeta));
+  feedback_first = decode_outputs + AlignUp(segments * sizeof(OutputMeta));
+  forward_first = feedback_first + AlignUp((segments + 1) * sizeof(int32_t));
+  pages = forward_first + AlignUp((segments + 1) * sizeof(int32_t));
+}
+
+int32_t BucketOf(int32_t rows) {
+  if (rows <= 0) return 0;
+  for (const int32_t bucket : {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256}) {
+    if (rows <= bucket) return bucket;
+  }
+  return (rows + 63) / 64 * 64;
+}
+
+int64_t TableBytes(const StepBatch& batch, int32_t max_segments) {
+  const TableLayout layout(max_segments);
+  return layout.pages + AlignUp((static_cast<int64_t>(batch.pages.size()) + 1) * sizeof(PageId)) +
+         AlignUp(batch.rows() * sizeof(RowMeta)) + AlignUp(batch.outputs.size() * sizeof(OutputMeta));
+}
+
+StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratch_page, PageId scratch_open_page,
+                     int32_t fine_limit, void* tables) {
+  const Split split = SplitOf(batch);
+  StepPlan plan{TableLayout(max_segments)};
+  plan.decode_rows = split.decode_rows;
+  plan.decode_outputs = split.decode_outputs;
+  plan.row_bucket = BucketOf(plan.decode_rows);
+  plan.output_bucket = plan.decode_outputs == 0 ? 0 : std::max(plan.row_bucket, BucketOf(plan.decode_outputs));
+  plan.prefill_rows = batch.rows() - plan.decode_rows;
+  plan.prefill_outputs = static_cast<int32_t>(batch.outputs.size()) - plan.decode_outputs;
+  plan.graph = plan.output_bucket <= BucketOf(max_segments);
+  TableLayout& layout = plan.layout;
+  const int64_t page_count = static_cast<int64_t>(batch.pages.size());
+  layout.prefill_rows = layout.pages + AlignUp((page_count + 1) * sizeof(PageId));
+  layout.prefill_outputs = layout.prefill_rows + AlignUp(plan.prefill_rows * sizeof(RowMeta));
+  layout.bytes = layout.prefill_outputs + AlignUp(batch.outputs.size() * sizeof(OutputMeta));
+
+  char* base = static_cast<char*>(tables);
+  auto* pages = reinterpret_cast<PageId*>(base + layout.pages);
+  std::copy(batch.pages.begin(), batch.pages.end(), pages);
+  pages[page_count] = scratch_page;
+
+  auto* decode = reinterpret_cast<RowMeta*>(base + layout.decode_rows);
+  for (int32_t r = 0; r < plan.decode_rows; ++r) decode[r] = MetaOf(batch, batch.segments[r], 0);
+  RowMeta padding = {};
+  padding.slot = -1;
+  padding.page_begin = static_cast<int32_t>(page_count);
+  padding.open_page = scratch_open_page;
+  std::fill(decode + plan.decode_rows, decode + plan.row_bucket, padding);
+  Schedule(decode, plan.decode_rows, plan.row_bucket, fine_limit, reinterpret_cast<DecodeHeader*>(base),
+           reinterpret_cast<int32_t*>(base + layout.feedback_first),
+           reinterpret_cast<int32_t*>(base + layout.forward_first));
+
+  auto* rows = reinterpret_cast<RowMeta*>(base + layout.prefill_rows);
+  for (size_t s = split.decode_segments; s < batch.segments.size(); ++s) {
+    for (int32_t i = 0; i < batch.segments[s].rows; ++i) *rows++ = MetaOf(batch, batch.segments[s], i);
+  }
+
+  // Outputs of both passes, side by side; those of a decode pass that fits its place, there as well.
+  auto* outputs = reinterpret_cast<OutputMeta*>(base + layout.prefill_outputs);
+  for (size_t i = 0; i < batch.outputs.size(); ++i) {
+    const int32_t row = batch.outputs[i].row;
+    outputs[i] = MetaOf(batch.outputs[i], row < plan.decode_rows ? row : row - plan.decode_rows);
+  }
+  if (plan.graph) {
+    auto* fixed = reinterpret_cast<OutputMeta*>(base + layout.decode_outputs);
+    std::copy(outputs, outputs + plan.decode_outputs, fixed);
+    std::fill(fixed + plan.decode_outputs, fixed + plan.output_bucket, OutputMeta{});
+  }
+  return plan;
+}
+
+}  // namespace sessa::cuda
