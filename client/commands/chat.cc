@@ -99,7 +99,7 @@ int RunChat(const CommandContext& context) {
   if (!settings.ok()) return Fail(context, settings.status());
   v1::SamplingParams* sampling = settings->mutable_sampling();
   if (!sampling->has_temperature()) sampling->set_temperature(0);
-  if (sampling->stop().empty() && sampling->stop_token_ids().empty()) sampling->add_stop("\n");
+  if (sampling->stop().empty() && sampling->stop_token_ids().empty()) sampling->add_stop()->push_back('\n');
   return Chat(context, *std::move(settings)).Run();
 }
 
