@@ -39,6 +39,8 @@ struct PrefillLimits {
   int32_t max_context = 1 << 20;               // start + rows of any segment
   int64_t panel_bytes = int64_t{128} << 20;    // of the panel of attention weights; longer pasts take several
   bool tensor_cores = true;                    // false: the plain kernels (checks; cards before sm_90)
+  int32_t multiprocessors = 132;               // of the card: how finely work is cut
+  int32_t leaf = 1024;                         // rows of a leaf inverse: 128, 256, 512 or 1024
 };
 
 // Device memory that the launchers of a step share, and pinned host memory (and as much device memory) for a
@@ -46,7 +48,7 @@ struct PrefillLimits {
 int64_t PrefillWorkspaceBytes(const PrefillLimits& limits);
 int64_t PrefillTableBytes(const PrefillLimits& limits);
 
-// Tiles of one batched launch: entries [first, first + count) of the table's tile list of its kind.
+// Tiles of one batched launch: entries [first, first + count) of the table's list of their kind.
 struct PrefillRange {
   int32_t first = 0;
   int32_t count = 0;
@@ -54,26 +56,34 @@ struct PrefillRange {
 
 // The schedule of a step's prefill rows, the same for all layers. Host data; the table is what kernels read.
 struct PrefillPlan {
-  bool fast = false;             // tensor-core kernels (else the plain ones)
-  int32_t segments = 0;
-  int32_t rows = 0;              // of all segments
-  int32_t padded_rows = 0;       // fast: rows of the workspace, each segment from its 64-token block boundary on
+  std::vector<PrefillSegment> segments;        // all, as given: the plain forward kernel reads them
+  std::vector<PrefillSegment> plain_segments;  // those that the plain feedback kernels solve
+  int32_t fast_segments = 0;     // the others: tensor-core kernels, first in the table's list of segments
+  int32_t padded_rows = 0;       // workspace rows of the fast segments, each from its 64-token block boundary on
   int32_t panel_columns = 0;     // columns of the panel of attention weights
+  int32_t planes = 0;            // partial sums of the past's contribution
+  int32_t tile_columns = 0;      // columns of the tiles of `past`
+  int32_t solve_columns = 0;     // columns of the tiles of `solve`
+  int32_t inverse_columns = 0;   // columns of the tiles of `inverse`
   int32_t leaf = 0;              // rows of a leaf inverse
+  int32_t forward_rows = 0;      // query rows of a forward tile
+  struct Offsets {               // of the lists in the table, in bytes
+    int64_t segments = 0, score = 0, product = 0, forward = 0, leaves = 0, rows = 0;
+  } offsets;
   int64_t table_bytes = 0;       // to copy to the device
-  struct Panel {                 // columns [first, first + columns) of every segment's past and chunk
+  struct Panel {                 // panels are counted from the end: the last one launched holds the new rows
+    int32_t index = 0;
     PrefillRange score, past;
-    int32_t first_column = 0;
   };
   std::vector<Panel> panels;
-  PrefillRange forward, leaves;
+  PrefillRange forward, leaves, rows;
   std::vector<PrefillRange> inverse;  // two an inverse level: T = sigma (P21 + P21 W11), then W21 = T + W22 T
   struct Solve {
     PrefillRange range;
     bool leaf = false;           // s = r + W r; else r += sigma P~ s
   };
   std::vector<Solve> solve;      // in order
-  std::vector<PrefillSegment> plain_segments;  // plain kernels: launched from the host's copy
+  bool substitutes = false;      // some fast segments are short and solved row by row
 };
 
 // Plans a step. `segments` lie within the limits; `table` has PrefillTableBytes.

@@ -1,0 +1,382 @@
+// The schedule of a step's prefill rows: which tiles each launch of a layer works on.
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+#include "kernels/cuda/prefill_tables.h"
+
+namespace sessa::cuda {
+namespace {
+
+constexpr int64_t kTableBytes = int64_t{4} << 20;
+constexpr int kSubstituteRows = 64;  // a chunk of at most so many rows needs no inverse
+
+int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Takes `bytes` from a buffer that grows; 1 KiB alignment.
+int64_t Take(int64_t* end, int64_t bytes) {
+  const int64_t offset = *end;
+  *end = RoundUp(*end + bytes, 1024);
+  return offset;
+}
+
+// The lists of the table while they grow.
+struct Lists {
+  std::vector<DeviceSegment> segments;
+  std::vector<ScoreTile> score;
+  std::vector<ProductTile> product;
+  std::vector<ForwardTile> forward;
+  std::vector<LeafTile> leaves;
+  std::vector<SolveRows> rows;
+};
+
+DeviceSegment PadSegment(const PrefillSegment& segment) {
+  DeviceSegment padded{};
+  padded.first_row = segment.first_row;
+  padded.rows = segment.rows;
+  padded.start = segment.start;
+  padded.page_begin = segment.page_begin;
+  padded.open_page = segment.open_page;
+  padded.lead = segment.start % kPageTokens;
+  padded.block_start = segment.start - padded.lead;
+  padded.padded = static_cast<int32_t>(RoundUp(padded.lead + segment.rows, kPageTokens));
+  padded.columns = padded.block_start + padded.padded;
+  padded.substitute = segment.rows <= kSubstituteRows && padded.padded <= kBaseLeaf;
+  return padded;
+}
+
+// The first column of the segment's panel `index` (0 is its last), and its end; end <= 0: it has none.
+int32_t PanelOrigin(const DeviceSegment& segment, int32_t columns, int32_t index) {
+  return std::max(0, segment.columns - (index + 1) * columns);
+}
+int32_t PanelEnd(const DeviceSegment& segment, int32_t columns, int32_t index) {
+  return segment.columns - index * columns;
+}
+
+// Splits the segments between the tensor-core kernels (appended to lists) and the plain ones.
+void ChooseKernels(const PrefillLimits& limits, const WorkspaceLayout& workspace, PrefillPlan* plan, Lists* lists) {
+  const bool fast = FastFeedbackShape(limits);
+  int64_t columns = 0, padded_rows = 0, tiles = 0;
+  for (const PrefillSegment& segment : plan->segments) {
+    DeviceSegment padded = PadSegment(segment);
+    const int64_t row_tiles = RoundUp(padded.padded, kTileRows) / kTileRows;
+    const int64_t new_tiles = row_tiles * (padded.columns / kScoreColumns + 2) * 2;
+    if (!fast || padded_rows + padded.padded > workspace.rows ||
+        (tiles + new_tiles) * int64_t{sizeof(ScoreTile)} > kTableBytes / 2) {
+      plan->plain_segments.push_back(segment);
+      continue;
+    }
+    padded.base = static_cast<int32_t>(padded_rows);
+    padded_rows += padded.padded;
+    tiles += new_tiles;
+    columns = std::max<int64_t>(columns, RoundUp(padded.columns, kScoreColumns));
+    lists->segments.push_back(padded);
+  }
+  plan->fast_segments = static_cast<int32_t>(lists->segments.size());
+  plan->padded_rows = static_cast<int32_t>(padded_rows);
+  if (padded_rows > 0) {
+    const int64_t room = workspace.panel_bytes / (2 * padded_rows) / kScoreColumns * kScoreColumns;
+    plan->panel_columns = static_cast<int32_t>(std::min(columns, room));
+  }
+}
+
+// Columns of a tile and number of splits so that a launch has enough blocks: the widest that does.
+int32_t TileColumns(int64_t row_tiles, int32_t width, int64_t wanted_blocks) {
+  for (int32_t columns : {256, 128}) {
+    if (row_tiles * ((width + columns - 1) / columns) >= wanted_blocks) return columns;
+  }
+  return 64;
+}
+
+void ChooseSplits(const PrefillLimits& limits, const WorkspaceLayout& workspace, PrefillPlan* plan, Lists* lists) {
+  int64_t row_tiles = 0, past = 0;
+  for (const DeviceSegment& segment : lists->segments) {
+    row_tiles += RoundUp(segment.padded, kTileRows) / kTileRows;
+    past = std::max<int64_t>(past, segment.block_start);
+  }
+  const int64_t wanted = limits.multiprocessors * 3 / 4;
+  plan->tile_columns = TileColumns(row_tiles * kMaxPlanes, limits.shape.width, wanted);
+  const int64_t blocks = row_tiles * ((limits.shape.width + plan->tile_columns - 1) / plan->tile_columns);
+  int32_t planes = 1;
+  while (planes < kMaxPlanes && blocks * planes < wanted && past / (planes * 2) >= 512 &&
+         int64_t{planes} * 2 * plan->padded_rows <= workspace.rows) {
+    planes *= 2;
+  }
+  plan->planes = planes;
+  for (DeviceSegment& segment : lists->segments) segment.planes = segment.block_start > 0 ? planes : 0;
+}
+
+// Score tiles of the panel: all columns before a row block's end, ascending, so that blocks that run at the same
+// time share their kb.
+void AddScoreTiles(const PrefillPlan& plan, int32_t panel, Lists* lists) {
+  for (int32_t column = 0; column < plan.panel_columns; column += kScoreColumns) {
+    for (size_t i = 0; i < lists->segments.size(); i++) {
+      const DeviceSegment& segment = lists->segments[i];
+      const int32_t origin = PanelOrigin(segment, plan.panel_columns, panel);
+      const int32_t end = PanelEnd(segment, plan.panel_columns, panel);
+      for (int32_t row = 0; row < segment.padded; row += kTileRows) {
+        const int32_t row_end = segment.block_start + std::min(row + kTileRows, segment.padded);
+        if (origin + column < std::min(end, row_end)) {
+          lists->score.push_back({static_cast<int32_t>(i), row, column, origin});
+        }
+      }
+    }
+  }
+}
+
+// Tiles of planes[p] += P~ s over the panel's closed pages of the past.
+void AddPastTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t panel, Lists* lists) {
+  for (size_t i = 0; i < lists->segments.size(); i++) {
+    const DeviceSegment& segment = lists->segments[i];
+    const int32_t origin = PanelOrigin(segment, plan.panel_columns, panel);
+    const int32_t end = std::min(PanelEnd(segment, plan.panel_columns, panel), segment.block_start);
+    const bool first = origin == 0;
+    if (end <= 0) continue;
+    // No steps: the panel holds new rows only, and the sums so far are rescaled.
+    const int32_t steps = std::max(0, (end - origin) / kPageTokens);
+    for (int32_t plane = 0; plane < segment.planes; plane++) {
+      const int32_t from = steps * plane / plan.planes, to = steps * (plane + 1) / plan.planes;
+      for (int32_t row = 0; row < segment.padded; row += kTileRows) {
+        for (int32_t n = 0; n < limits.shape.width; n += plan.tile_columns) {
+          ProductTile tile{};
+          tile.segment = static_cast<int32_t>(i);
+          tile.a_row = segment.base + row;
+          tile.a_column = from * kPageTokens;
+          tile.b_row = origin + from * kPageTokens;
+          tile.b_column = n;
+          tile.steps = to - from;
+          tile.valid_rows = std::min(kTileRows, segment.padded - row);
+          tile.out_row = plane * plan.padded_rows + segment.base + row;
+          tile.out_column = n;
+          tile.extra = first ? 0 : 1;  // panels of the past run from position 0 on: the first one stores
+          lists->product.push_back(tile);
+        }
+      }
+    }
+  }
+}
+
+// Tiles of one level of the leaf inverses: pairs of blocks of `half` rows become one of twice as many.
+void AddInverseTiles(const PrefillPlan& plan, int32_t half, bool second, Lists* lists) {
+  const int32_t width = plan.inverse_columns;
+  for (size_t i = 0; i < lists->segments.size(); i++) {
+    const DeviceSegment& segment = lists->segments[i];
+    if (segment.substitute) continue;
+    const int32_t chunk_column = segment.block_start - PanelOrigin(segment, plan.panel_columns, 0);
+    for (int32_t pair = 0; pair + half < segment.padded; pair += 2 * half) {
+      const int32_t leaf = pair / plan.leaf * plan.leaf;
+      const int32_t low = pair + half, end = std::min(pair + 2 * half, segment.padded);
+      for (int32_t row = low; row < end; row += kTileRows) {
+        for (int32_t n = 0; n < half; n += width) {
+          ProductTile tile{};
+          tile.segment = static_cast<int32_t>(i);
+          tile.valid_rows = std::min(kTileRows, end - row);
+          tile.a_row = tile.out_row = segment.base + row;
+          if (!second) {  // T[:, n] = sigma (P21[:, n] + sum_{k >= n} P21[:, k] W11[k, n])
+            tile.a_column = chunk_column + pair + n;
+            tile.b_row = segment.base + pair + n;
+            tile.b_column = pair - leaf + n;
+            tile.steps = (half - n) / 64;
+            tile.out_column = n;
+            tile.extra = chunk_column + pair + n;
+          } else {  // W21 = T + sum_{k < row end} W22[:, k] T[k, n]
+            tile.a_column = low - leaf;
+            tile.b_row = segment.base + low;
+            tile.b_column = n;
+            tile.steps = (row + tile.valid_rows - low + 63) / 64;
+            tile.out_column = pair - leaf + n;
+            tile.extra = n;
+          }
+          lists->product.push_back(tile);
+        }
+      }
+    }
+  }
+}
+
+// Tiles of the solve of leaf number `index` of every segment.
+void AddSolveTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t index, bool leaf, Lists* lists) {
+  for (size_t i = 0; i < lists->segments.size(); i++) {
+    const DeviceSegment& segment = lists->segments[i];
+    const int32_t begin = index * plan.leaf, end = std::min(begin + plan.leaf, segment.padded);
+    if (segment.substitute || begin >= segment.padded) continue;
+    const int32_t chunk_column = segment.block_start - PanelOrigin(segment, plan.panel_columns, 0);
+    const int32_t last = (end - 1 - begin) / kTileRows * kTileRows + begin;
+    for (int32_t row = last; row >= begin; row -= kTileRows) {  // the longest sums of a leaf first
+      for (int32_t n = 0; n < limits.shape.width; n += plan.solve_columns) {
+        ProductTile tile{};
+        tile.segment = static_cast<int32_t>(i);
+        tile.valid_rows = std::min(kTileRows, end - row);
+        tile.a_row = tile.out_row = segment.base + row;
+        tile.a_column = leaf ? 0 : chunk_column;
+        tile.b_row = segment.base + (leaf ? begin : 0);
+        tile.b_column = tile.out_column = n;
+        tile.steps = ((leaf ? row + tile.valid_rows - begin : begin) + 63) / 64;
+        tile.extra = row;  // padded row
+        lists->product.push_back(tile);
+      }
+    }
+  }
+}
+
+void AddForwardTiles(PrefillPlan* plan, const PrefillLimits& limits, Lists* lists) {
+  if (!FastForwardShape(limits)) return;
+  int64_t tiles = 0;
+  for (const PrefillSegment& segment : plan->segments) tiles += (segment.rows + 191) / 192;
+  // Larger tiles once every multiprocessor has several.
+  const bool large = limits.shape.head_width() == 64 && tiles * limits.shape.heads >= limits.multiprocessors * 5 / 4;
+  plan->forward_rows = large ? 192 : 128;
+  // The kernels read segments by their place in the table: fast ones first, then the plain ones.
+  for (size_t i = 0; i < lists->segments.size(); i++) {
+    for (int32_t row = 0; row < lists->segments[i].rows; row += plan->forward_rows) {
+      lists->forward.push_back({static_cast<int32_t>(i), row});
+    }
+  }
+  const std::vector<DeviceSegment>& segments = lists->segments;
+  const int32_t rows = plan->forward_rows;
+  std::stable_sort(lists->forward.begin(), lists->forward.end(), [&](const ForwardTile& a, const ForwardTile& b) {
+    const auto length = [&](const ForwardTile& tile) {
+      const DeviceSegment& segment = segments[tile.segment];
+      return segment.start + std::min(tile.row + rows, segment.rows);
+    };
+    return length(a) > length(b);  // longest first: the short ones fill the end
+  });
+  plan->forward = {0, static_cast<int32_t>(lists->forward.size())};
+}
+
+template <class T>
+void Pack(const std::vector<T>& list, char* table, int64_t* offset, int64_t* end) {
+  *offset = *end;
+  *end = RoundUp(*end + list.size() * sizeof(T), 64);
+  assert(*end <= kTableBytes);
+  if (!list.empty()) std::memcpy(table + *offset, list.data(), list.size() * sizeof(T));
+}
+
+// Appends with `add` and returns the range it made.
+template <class Add>
+PrefillRange Append(const std::vector<ProductTile>& list, const Add& add) {
+  const int32_t first = static_cast<int32_t>(list.size());
+  add();
+  return {first, static_cast<int32_t>(list.size()) - first};
+}
+
+void AddPanels(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
+  int32_t panels = 0;
+  for (const DeviceSegment& segment : lists->segments) {
+    panels = std::max(panels, (segment.columns + plan->panel_columns - 1) / plan->panel_columns);
+  }
+  for (int32_t index = panels - 1; index >= 0; index--) {
+    PrefillPlan::Panel panel;
+    panel.index = index;
+    panel.score.first = static_cast<int32_t>(lists->score.size());
+    AddScoreTiles(*plan, index, lists);
+    panel.score.count = static_cast<int32_t>(lists->score.size()) - panel.score.first;
+    panel.past = Append(lists->product, [&] { AddPastTiles(*plan, limits, index, lists); });
+    plan->panels.push_back(panel);
+  }
+}
+
+void AddSolve(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
+  int32_t inverted = 0;  // rows of the longest segment that is solved by inverses
+  int64_t row_tiles = 0;
+  for (size_t i = 0; i < lists->segments.size(); i++) {
+    const DeviceSegment& segment = lists->segments[i];
+    for (int32_t row = 0; row < segment.padded; row += kTileRows) {
+      lists->rows.push_back({static_cast<int32_t>(i), row});
+    }
+    if (segment.substitute) {
+      plan->substitutes = true;
+      continue;
+    }
+    inverted = std::max(inverted, segment.padded);
+    row_tiles += (std::min(segment.padded, limits.leaf) + kTileRows - 1) / kTileRows;
+    const int32_t chunk_column = segment.block_start - PanelOrigin(segment, plan->panel_columns, 0);
+    for (int32_t row = 0; row < segment.padded; row += kBaseLeaf) {
+      lists->leaves.push_back({static_cast<int32_t>(i), row, chunk_column + row, row % limits.leaf});
+    }
+  }
+  plan->rows = {0, static_cast<int32_t>(lists->rows.size())};
+  plan->leaves = {0, static_cast<int32_t>(lists->leaves.size())};
+  plan->leaf = limits.leaf;
+  plan->solve_columns = TileColumns(row_tiles, limits.shape.width, limits.multiprocessors / 2 - 2);
+  plan->inverse_columns = row_tiles >= limits.multiprocessors / 4 ? 128 : 64;
+  for (int32_t half = kBaseLeaf; half < std::min(limits.leaf, inverted); half *= 2) {
+    for (bool second : {false, true}) {
+      plan->inverse.push_back(
+          Append(lists->product, [&] { AddInverseTiles(*plan, half, second, lists); }));
+    }
+  }
+  for (int32_t index = 0; index * limits.leaf < inverted; index++) {
+    if (index > 0) {
+      plan->solve.push_back(
+          {Append(lists->product, [&] { AddSolveTiles(*plan, limits, index, false, lists); }), false});
+    }
+    plan->solve.push_back(
+        {Append(lists->product, [&] { AddSolveTiles(*plan, limits, index, true, lists); }), true});
+  }
+}
+
+}  // namespace
+
+bool FastFeedbackShape(const PrefillLimits& limits) {
+  return limits.tensor_cores && limits.state == StateDtype::kCompact && limits.shape.width % 8 == 0;
+}
+
+bool FastForwardShape(const PrefillLimits& limits) {
+  const int32_t width = limits.shape.head_width();
+  return limits.tensor_cores && limits.state == StateDtype::kCompact && (width == 64 || width == 128);
+}
+
+WorkspaceLayout MakeWorkspaceLayout(const PrefillLimits& limits) {
+  WorkspaceLayout layout{};
+  const bool fast = FastFeedbackShape(limits);
+  // Twice the rows: segments are padded to blocks of 64 at both ends; and room for planes.
+  layout.rows = fast ? static_cast<int32_t>(std::max<int64_t>(4 * RoundUp(limits.max_rows, kTileRows), 512)) : 0;
+  layout.width = static_cast<int32_t>(RoundUp(limits.shape.width, 64));
+  const int64_t rows = layout.rows, width = layout.width;
+  // A panel holds at least the columns of the new rows.
+  const int64_t least = rows * RoundUp(limits.max_rows + 2 * kPageTokens, kScoreColumns) * 2;
+  layout.panel_bytes = fast ? std::max(limits.panel_bytes, least) : 0;
+  layout.panel = Take(&layout.bytes, layout.panel_bytes);
+  layout.stats = Take(&layout.bytes, layout.panel_bytes / 2 / kScoreColumns * 8);
+  layout.row_state = Take(&layout.bytes, 4 * rows * 4);
+  layout.inverse = Take(&layout.bytes, rows * kMaxLeaf * 2);
+  layout.product = Take(&layout.bytes, rows * kMaxLeaf / 2 * 2);
+  layout.planes = Take(&layout.bytes, rows * width * 4);
+  layout.r = Take(&layout.bytes, rows * width * 4);
+  layout.r_half = Take(&layout.bytes, rows * width * 2);
+  layout.s_half = Take(&layout.bytes, rows * width * 2);
+  // The plain kernels take as many rows at a time as their scores fit, one at least.
+  layout.plain_bytes = std::max<int64_t>(int64_t{4} * 16 * (int64_t{limits.max_context} + kPageTokens), 16 << 20);
+  layout.plain = Take(&layout.bytes, layout.plain_bytes);
+  return layout;
+}
+
+int64_t PrefillWorkspaceBytes(const PrefillLimits& limits) { return MakeWorkspaceLayout(limits).bytes; }
+
+int64_t PrefillTableBytes(const PrefillLimits&) { return kTableBytes; }
+
+PrefillPlan PlanPrefill(const PrefillLimits& limits, const PrefillSegment* segments, int32_t count, void* table) {
+  const WorkspaceLayout workspace = MakeWorkspaceLayout(limits);
+  PrefillPlan plan;
+  Lists lists;
+  plan.segments.assign(segments, segments + count);
+  ChooseKernels(limits, workspace, &plan, &lists);
+  if (plan.fast_segments > 0) {
+    ChooseSplits(limits, workspace, &plan, &lists);
+    AddPanels(limits, &plan, &lists);
+    AddSolve(limits, &plan, &lists);
+  }
+  for (const PrefillSegment& segment : plan.plain_segments) lists.segments.push_back(PadSegment(segment));
+  AddForwardTiles(&plan, limits, &lists);
+  char* bytes = static_cast<char*>(table);
+  Pack(lists.segments, bytes, &plan.offsets.segments, &plan.table_bytes);
+  Pack(lists.score, bytes, &plan.offsets.score, &plan.table_bytes);
+  Pack(lists.product, bytes, &plan.offsets.product, &plan.table_bytes);
+  Pack(lists.forward, bytes, &plan.offsets.forward, &plan.table_bytes);
+  Pack(lists.leaves, bytes, &plan.offsets.leaves, &plan.table_bytes);
+  Pack(lists.rows, bytes, &plan.offsets.rows, &plan.table_bytes);
+  return plan;
+}
+
+}  // namespace sessa::cuda

@@ -1,0 +1,16 @@
+#include "kernels/cuda/prefill_product.cuh"
+
+namespace sessa::cuda {
+
+template cudaError_t LaunchProductTiles<Product::kPast, 64>(const PrefillBuffers&, const ProductTile*, int,
+                                                               const SolveOutputs&, cudaStream_t);
+template cudaError_t LaunchProductTiles<Product::kUpdate, 64>(const PrefillBuffers&, const ProductTile*, int,
+                                                               const SolveOutputs&, cudaStream_t);
+template cudaError_t LaunchProductTiles<Product::kLeaf, 64>(const PrefillBuffers&, const ProductTile*, int,
+                                                               const SolveOutputs&, cudaStream_t);
+template cudaError_t LaunchProductTiles<Product::kInverseLeft, 64>(const PrefillBuffers&, const ProductTile*, int,
+                                                               const SolveOutputs&, cudaStream_t);
+template cudaError_t LaunchProductTiles<Product::kInverse, 64>(const PrefillBuffers&, const ProductTile*, int,
+                                                               const SolveOutputs&, cudaStream_t);
+
+}  // namespace sessa::cuda

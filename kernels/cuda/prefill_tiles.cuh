@@ -1,0 +1,144 @@
+// The tile product under the feedback solve: C(128, N) = A(128, 64 steps) B, two-byte operands, float32 sums.
+//
+// A persistent block walks over a list of tiles. One thread of the last warpgroup copies 128 x 64 of A and 64 x N
+// (or N x 64) of B a step through a ring of shared-memory stages; each of the first two warpgroups multiplies 64
+// rows and hands its accumulator to the operation's epilogue, while the copies of the next tile are under way.
+//
+// An operation (Op) has: kColumns (N), Element (__half or __nv_bfloat16), kTransposeB (B's rows are k), Tile, and
+//   tile list: const Tile* tiles; int count;
+//   Prepare(tile) -> Source, Load(tile, source, step, a, b, barrier): issues the copies of a step
+//   Steps(tile); Finish(tile, acc, row): row is the thread's first row of the tile
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/prefill_hopper.cuh"
+#include "kernels/cuda/prefill_tables.h"
+#include "kernels/cuda/prefill_wgmma.cuh"
+
+namespace sessa::cuda {
+
+inline constexpr int kTileThreads = 384;
+inline constexpr int kStepDepth = 64;   // k of a step: 128 bytes
+inline constexpr int kBoxBytes = 64 * 128;
+
+template <int kColumns>
+struct TileShape {
+  static constexpr int kBytesA = kTileRows * 128;
+  static constexpr int kBytesB = kColumns * 128;
+  static constexpr int kStages = kColumns == 256 ? 4 : 6;
+  static constexpr int kShared = kStages * (kBytesA + kBytesB) + 1024;
+};
+
+// One step: 64 rows of A times B of the stage.
+template <class Op>
+__device__ __forceinline__ void MultiplyStep(float (&acc)[Op::kColumns / 2], uint32_t a, uint32_t b, bool first) {
+#pragma unroll
+  for (int k = 0; k < kStepDepth; k += 16) {
+    const uint64_t from_a = RowDescriptor(a + 2 * k);
+    const uint64_t from_b =
+        Op::kTransposeB ? ColumnDescriptor(b + 128 * k, kBoxBytes) : RowDescriptor(b + 2 * k);
+    WgmmaShared<Op::kTransposeB>(acc, from_a, from_b, !(first && k == 0), typename Op::Element());
+  }
+}
+
+#if SESSA_HOPPER_CODE
+
+template <class Op>
+__device__ __forceinline__ void ProduceTiles(const Op& op, uint8_t* stages, uint64_t* full, uint64_t* empty) {
+  using Shape = TileShape<Op::kColumns>;
+  int stage = 0;
+  uint32_t phase = 0;
+  for (int index = blockIdx.x; index < op.count; index += gridDim.x) {
+    const typename Op::Tile tile = op.tiles[index];
+    const typename Op::Source source = op.Prepare(tile);
+    const int steps = op.Steps(tile);
+    for (int step = 0; step < steps; step++) {
+      BarrierWait(&empty[stage], phase ^ 1);
+      uint8_t* a = stages + stage * (Shape::kBytesA + Shape::kBytesB);
+      BarrierExpectBytes(&full[stage], Shape::kBytesA + Shape::kBytesB);
+      op.Load(tile, source, step, a, a + Shape::kBytesA, &full[stage]);
+      if (++stage == Shape::kStages) stage = 0, phase ^= 1;
+    }
+  }
+}
+
+template <class Op>
+__device__ __forceinline__ void ConsumeTiles(const Op& op, uint8_t* stages, uint64_t* full, uint64_t* empty) {
+  using Shape = TileShape<Op::kColumns>;
+  const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
+  const int row = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
+  int stage = 0;
+  uint32_t phase = 0;
+  for (int index = blockIdx.x; index < op.count; index += gridDim.x) {
+    const typename Op::Tile tile = op.tiles[index];
+    const int steps = op.Steps(tile);
+    float acc[Op::kColumns / 2];
+    if (steps == 0) {
+#pragma unroll
+      for (int i = 0; i < Op::kColumns / 2; i++) acc[i] = 0;
+    }
+    int previous = -1;
+    for (int step = 0; step < steps; step++) {
+      BarrierWait(&full[stage], phase);
+      const uint32_t a = SharedAddress(stages + stage * (Shape::kBytesA + Shape::kBytesB));
+      Pin(acc);
+      WgmmaFence();
+      MultiplyStep<Op>(acc, a + group * 64 * 128, a + Shape::kBytesA, step == 0);
+      WgmmaCommit();
+      Pin(acc);
+      WgmmaWait<1>();  // the step before has been read
+      if (previous >= 0 && lane == 0) BarrierArrive(&empty[previous]);
+      previous = stage;
+      if (++stage == Shape::kStages) stage = 0, phase ^= 1;
+    }
+    WgmmaWait<0>();
+    Pin(acc);
+    if (previous >= 0 && lane == 0) BarrierArrive(&empty[previous]);
+    op.Finish(tile, acc, row);
+  }
+}
+
+#endif  // SESSA_HOPPER_CODE
+
+template <class Op>
+__global__ void __launch_bounds__(kTileThreads, 1) TileKernel(const __grid_constant__ Op op) {
+#if SESSA_HOPPER_CODE
+  using Shape = TileShape<Op::kColumns>;
+  extern __shared__ uint8_t shared[];
+  __shared__ uint64_t full[Shape::kStages], empty[Shape::kStages];
+  uint8_t* stages = shared + ((1024 - SharedAddress(shared) % 1024) % 1024);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < Shape::kStages; i++) {
+      BarrierInit(&full[i], 1);
+      BarrierInit(&empty[i], 8);  // the consumers' warps
+    }
+    BarrierInitFence();
+  }
+  __syncthreads();
+  if (threadIdx.x >= 256) {
+    ShrinkRegisters<40>();
+    if (threadIdx.x == 256) ProduceTiles(op, stages, full, empty);
+  } else {
+    GrowRegisters<232>();
+    ConsumeTiles(op, stages, full, empty);
+  }
+#else
+  __trap();
+#endif
+}
+
+template <class Op>
+cudaError_t LaunchTiles(const Op& op, int multiprocessors, cudaStream_t stream) {
+  if (op.count == 0) return cudaSuccess;
+  constexpr int kShared = TileShape<Op::kColumns>::kShared;
+  static const cudaError_t configured =
+      cudaFuncSetAttribute(TileKernel<Op>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  if (configured != cudaSuccess) return configured;
+  const int blocks = op.count < multiprocessors ? op.count : multiprocessors;
+  TileKernel<Op><<<blocks, kTileThreads, kShared, stream>>>(op);
+  return cudaGetLastError();
+}
+
+}  // namespace sessa::cuda

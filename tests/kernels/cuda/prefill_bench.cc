@@ -1,0 +1,212 @@
+// Times the stages of a layer's prefill: chunks of 2048 rows on pasts of 0, 2048, ..., one layer, one session.
+//
+// usage: prefill_bench [--leaf=N] [--tokens=T]    bench shape: D=1024, H=16, Hkv=4, compact state
+// Prints, for each chunk, microseconds a stage (medians of events around the stage's launches), and for T = 2048,
+// 8192, 16384 the sum over chunks beside what the arithmetic needs at the bf16 GEMM rate measured in the same run.
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#include "kernels/cuda/prefill_launch.h"
+#include "tests/kernels/cuda/prefill_fixture.h"
+#include "tests/kernels/cuda/prefill_reference.h"
+
+namespace sessa::cuda {
+namespace {
+
+constexpr int kChunk = 2048, kRepeats = 9;
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Median microseconds of each of some consecutive stages, and of all of them without events in between.
+struct Stage {
+  const char* name;
+  std::function<cudaError_t()> launch;
+  double microseconds = 0;
+};
+
+double TimeStages(std::vector<Stage>* stages) {
+  std::vector<cudaEvent_t> events(stages->size() + 1);
+  for (cudaEvent_t& event : events) CheckCuda(cudaEventCreate(&event), "event");
+  std::vector<std::vector<double>> times(stages->size());
+  std::vector<double> totals;
+  for (int repeat = -2; repeat < kRepeats; repeat++) {
+    for (const bool split : {true, false}) {
+      CheckCuda(cudaEventRecord(events[0]), "record");
+      for (size_t i = 0; i < stages->size(); i++) {
+        CheckCuda((*stages)[i].launch(), (*stages)[i].name);
+        if (split || i + 1 == stages->size()) CheckCuda(cudaEventRecord(events[i + 1]), "record");
+      }
+      CheckCuda(cudaDeviceSynchronize(), "stages");
+      float milliseconds = 0;
+      if (!split) {
+        CheckCuda(cudaEventElapsedTime(&milliseconds, events.front(), events.back()), "elapsed");
+        if (repeat >= 0) totals.push_back(milliseconds * 1e3);
+        continue;
+      }
+      for (size_t i = 0; i < stages->size(); i++) {
+        CheckCuda(cudaEventElapsedTime(&milliseconds, events[i], events[i + 1]), "elapsed");
+        if (repeat >= 0) times[i].push_back(milliseconds * 1e3);
+      }
+    }
+  }
+  for (size_t i = 0; i < stages->size(); i++) (*stages)[i].microseconds = Median(times[i]);
+  return Median(totals);
+}
+
+// TFLOP/s of cuBLASLt on random bf16, 8192 cubed.
+double GemmRate() {
+  constexpr int64_t n = 8192;
+  DeviceArray<float> random(n * n);
+  FillNormal(random.get(), n * n, 3, 1, 0);
+  DeviceArray<uint16_t> a(n * n), b(n * n), c(n * n);
+  ToBf16(a.get(), random.get(), n * n);
+  FillNormal(random.get(), n * n, 4, 1, 0);
+  ToBf16(b.get(), random.get(), n * n);
+  DeviceArray<char> workspace(64 << 20);
+  cublasLtHandle_t handle;
+  cublasLtMatmulDesc_t operation;
+  cublasLtMatrixLayout_t layout;
+  cublasLtMatmulPreference_t preference;
+  const cublasOperation_t transpose = CUBLAS_OP_T;
+  const size_t bytes = 64 << 20;
+  const float one = 1, zero = 0;
+  cublasLtCreate(&handle);
+  cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose));
+  cublasLtMatrixLayoutCreate(&layout, CUDA_R_16BF, n, n, n);
+  cublasLtMatmulPreferenceCreate(&preference);
+  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes));
+  cublasLtMatmulHeuristicResult_t chosen;
+  int found = 0;
+  cublasLtMatmulAlgoGetHeuristic(handle, operation, layout, layout, layout, layout, preference, 1, &chosen, &found);
+  std::vector<Stage> stages = {{"gemm", [&] {
+                                  cublasLtMatmul(handle, operation, &one, a.get(), layout, b.get(), layout, &zero,
+                                                 c.get(), layout, c.get(), layout, &chosen.algo, workspace.get(),
+                                                 bytes, nullptr);
+                                  return cudaGetLastError();
+                                }}};
+  TimeStages(&stages);
+  return 2.0 * n * n * n / stages[0].microseconds / 1e6;
+}
+
+const ProductTile* Products(const PrefillContext& context, const PrefillRange& range) {
+  return reinterpret_cast<const ProductTile*>(static_cast<const char*>(context.table) + context.plan->offsets.product) +
+         range.first;
+}
+
+template <class T>
+const T* List(const PrefillContext& context, int64_t offset) {
+  return reinterpret_cast<const T*>(static_cast<const char*>(context.table) + offset);
+}
+
+// The launches of LaunchPrefill*, one stage each.
+std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardParams& forward,
+                          const PrefillFeedbackParams& feedback) {
+  const PrefillPlan& plan = *context.plan;
+  const PrefillBuffers buffers = ResolveBuffers(context);
+  const SolveRows* rows = List<SolveRows>(context, plan.offsets.rows);
+  const PrefillPlan::Panel& panel = plan.panels[0];  // the bench's pasts fit one
+  const SolveOutputs outputs{feedback.s, feedback.saturations};
+  std::vector<Stage> stages;
+  stages.push_back({"forward", [=] { return LaunchPrefillForward(context, forward, nullptr); }});
+  stages.push_back({"score", [=] {
+                      return LaunchScore(buffers, List<ScoreTile>(context, context.plan->offsets.score),
+                                         panel.score.count, feedback.qb, context.limits->max_rows, nullptr);
+                    }});
+  stages.push_back({"norm", [=] { return LaunchNorm(buffers, rows, context.plan->rows.count, 0, feedback.gamma, nullptr); }});
+  stages.push_back({"past", [=] {
+                      return LaunchProduct(buffers, Product::kPast, context.plan->tile_columns,
+                                           Products(context, panel.past), panel.past.count, {}, nullptr);
+                    }});
+  stages.push_back({"base", [=] {
+                      return LaunchBaseLeaves(buffers, List<LeafTile>(context, context.plan->offsets.leaves),
+                                              context.plan->leaves.count, nullptr);
+                    }});
+  static const char* const kLevels[] = {"inv256", "inv512", "inv1024"};
+  for (size_t level = 0; level < plan.inverse.size(); level += 2) {
+    stages.push_back({kLevels[level / 2], [=] {
+                        for (size_t i : {level, level + 1}) {
+                          const PrefillRange& range = context.plan->inverse[i];
+                          const cudaError_t error =
+                              LaunchProduct(buffers, i == level ? Product::kInverseLeft : Product::kInverse,
+                                            context.plan->inverse_columns, Products(context, range), range.count, {},
+                                            nullptr);
+                          if (error != cudaSuccess) return error;
+                        }
+                        return cudaSuccess;
+                      }});
+  }
+  stages.push_back({"right", [=] { return LaunchRightSide(buffers, rows, context.plan->rows.count, feedback.f, nullptr); }});
+  stages.push_back({"solve", [=] {
+                      for (const PrefillPlan::Solve& solve : context.plan->solve) {
+                        const cudaError_t error = LaunchProduct(
+                            buffers, solve.leaf ? Product::kLeaf : Product::kUpdate, context.plan->solve_columns,
+                            Products(context, solve.range), solve.range.count, outputs, nullptr);
+                        if (error != cudaSuccess) return error;
+                      }
+                      return cudaSuccess;
+                    }});
+  return stages;
+}
+
+void Bench(int leaf, int tokens) {
+  const double rate = GemmRate();
+  std::printf("bf16 GEMM 8192^3: %.0f TFLOP/s; leaf %d; microseconds a layer\n", rate, leaf);
+  double sum_all = 0, sum_stages = 0, sum_forward = 0, flop_sum = 0;
+  for (int past = 0; past < tokens; past += kChunk) {
+    PrefillLimits limits;
+    limits.shape.width = 1024;
+    limits.shape.heads = 16;
+    limits.shape.kv_heads = 4;
+    limits.shape.layers = 2;
+    limits.max_context = 32768;
+    limits.leaf = leaf;
+    PrefillCase work(limits, {{past, kChunk}}, Attention::kDiffuse, past + 1);
+    const PrefillContext context = work.context();
+    std::vector<Stage> stages = Stages(context, work.forward(), work.feedback());
+    const double all = TimeStages(&stages);
+    const double pairs = kChunk * (past + kChunk / 2.0);  // query, key
+    const double flop = 4 * pairs * 1024;                 // of the forward attention, and again of the feedback
+    std::printf("past %5d:", past);
+    double sum = 0;
+    for (const Stage& stage : stages) {
+      std::printf(" %s %.1f", stage.name, stage.microseconds);
+      const bool half = std::strcmp(stage.name, "score") == 0 || std::strcmp(stage.name, "past") == 0;
+      const double part = std::strcmp(stage.name, "forward") == 0 ? flop
+                          : std::strcmp(stage.name, "score") == 0 ? flop / 2
+                          : half                                  ? 2.0 * kChunk * past * 1024
+                                                                  : 0;
+      if (part > 0) std::printf(" (%.0f%%)", part / stage.microseconds / 1e6 / rate * 100);
+      sum += stage.microseconds;
+    }
+    sum_all += all, sum_stages += sum, sum_forward += stages[0].microseconds, flop_sum += 2 * flop;
+    std::printf(" | sum %.0f, without events %.0f\n", sum, all);
+    const int done = past + kChunk;
+    if (done == 2048 || done == 8192 || done == 16384 || done == tokens) {
+      std::printf("T=%d: %.3f ms a layer (forward %.3f), floor %.3f, %.0f%% of the GEMM rate\n", done, sum_all / 1e3,
+                  sum_forward / 1e3, flop_sum / rate / 1e9, flop_sum / sum_all / 1e6 / rate * 100);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sessa::cuda
+
+int main(int argc, char** argv) {
+  int leaf = 1024, tokens = 16384;
+  for (int i = 1; i < argc; i++) {
+    if (std::strncmp(argv[i], "--leaf=", 7) == 0) leaf = std::atoi(argv[i] + 7);
+    if (std::strncmp(argv[i], "--tokens=", 9) == 0) tokens = std::atoi(argv[i] + 9);
+  }
+  sessa::cuda::Bench(leaf, tokens);
+}
