@@ -63,6 +63,8 @@ class CudaOps : public Ops {
   absl::StatusOr<StepResult> Collect() override;
   bool CanRunAhead(const SampleParams& params) const override { return params.IsPlain(); }
   absl::StatusOr<std::vector<float>> ReadLogits(int32_t output) override;
+  DeviceRates MeasureRates() override;
+  void FillState(uint32_t seed) override;
 
  private:
   static constexpr int kStepsInFlight = 2;

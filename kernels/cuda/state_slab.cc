@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/fill_random.h"
 #include "kernels/half.h"
 
 namespace sessa::cuda {
@@ -86,6 +87,22 @@ absl::Status StateSlab::Read(PageId page, int32_t layer, Plane plane, int32_t fi
     }
   }
   return absl::OkStatus();
+}
+
+cudaError_t StateSlab::Fill(uint32_t seed, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  for (int32_t layer = 0; layer < layout_.shape.layers; ++layer) {
+    for (Plane plane : {Plane::kK, Plane::kV, Plane::kKb, Plane::kS}) {
+      if (error != cudaSuccess) return error;
+      const uint64_t stream_seed = (uint64_t{seed} << 32) + layer * 4 + static_cast<int>(plane);
+      error = FillRandom(memory_.as() + layout_.PlaneOffset(layer, plane), layout_.PlaneDtype(plane),
+                         int64_t{kPageTokens} * layout_.PlaneWidth(plane), layout_.page_bytes(), pages_, stream_seed,
+                         stream);
+    }
+  }
+  if (error != cudaSuccess || !layout_.has_open_pages()) return error;
+  return FillRandom(open_memory_.as(), DType::kF32, layout_.open_page_bytes() / 4, layout_.open_page_bytes(),
+                    open_pages_, ~uint64_t{seed}, stream);
 }
 
 LayerState StateSlab::Layer(int32_t layer) const {

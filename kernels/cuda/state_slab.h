@@ -28,6 +28,9 @@ class StateSlab {
   // As Ops::ReadState; the stream must be idle.
   absl::Status Read(PageId page, int32_t layer, Plane plane, int32_t first_row, int32_t rows, float* out) const;
 
+  // Random state in all pages, in [-1, 1).
+  cudaError_t Fill(uint32_t seed, cudaStream_t stream);
+
   LayerState Layer(int32_t layer) const;
 
  private:
