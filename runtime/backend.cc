@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cuda/cuda_plugin.h"
 #include "kernels/reference/reference_ops.h"
 
 namespace sessa {
@@ -16,6 +17,7 @@ struct Candidate {
 };
 
 constexpr Candidate kCandidates[] = {
+    {"cuda", LoadCudaOps, true},
     {"cpu", CreateCpuOps, true},
     {"reference", CreateReferenceOps, false},
 };
