@@ -343,6 +343,7 @@ absl::StatusOr<StepResult> CudaOps::Collect() {
   result.state_saturations = *step.results.as<unsigned long long>();
   const auto* drawn = reinterpret_cast<const SampleResult*>(step.results.as() + kResultsOffset);
   result.outputs.resize(step.batch->outputs.size());
+  collected_outputs_ = static_cast<int32_t>(result.outputs.size());
   for (size_t i = 0; i < result.outputs.size(); ++i) {
     result.outputs[i].token = drawn[i].token;
     result.outputs[i].logprob = drawn[i].logprob;
@@ -362,11 +363,9 @@ absl::StatusOr<StepResult> CudaOps::Collect() {
 }
 
 absl::StatusOr<std::vector<float>> CudaOps::ReadLogits(int32_t output) {
-  if (collected_ == 0) return absl::FailedPreconditionError("no step was collected yet");
   if (begun_ != collected_) return absl::FailedPreconditionError("a later step has begun and overwrites the logits");
-  const int32_t count = static_cast<int32_t>(step_->batch->outputs.size());
-  if (output < 0 || output >= count || count > info_.max_output_rows) {
-    return absl::InvalidArgumentError(absl::StrCat("no logits of output ", output, " of ", count));
+  if (output < 0 || output >= collected_outputs_ || collected_outputs_ > info_.max_output_rows) {
+    return absl::InvalidArgumentError(absl::StrCat("no logits of output ", output, " of ", collected_outputs_));
   }
   std::vector<float> logits(shape_.vocab);
   Check(cudaStreamSynchronize(stream_), "waiting for the device");

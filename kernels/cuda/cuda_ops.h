@@ -140,6 +140,7 @@ class CudaOps : public Ops {
   absl::Status status_;  // the first device error
   std::array<Step, kStepsInFlight> steps_;
   int64_t begun_ = 0, collected_ = 0;  // steps
+  int32_t collected_outputs_ = 0;      // of the step collected last
   Step* step_ = nullptr;               // the one being launched
   Pass pass_ = Pass::kNone;
   bool capturing_ = false;
