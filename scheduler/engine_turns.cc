@@ -235,7 +235,7 @@ void Engine::ApplyVerdict(const TextVerdict& verdict) {
 
 void Engine::CloseSample(Turn* turn, Sample* sample) {
   sample->closed = true;
-  if (sample->own_sequence) sample->own_sequence->DropState(&arena_);
+  if (sample->sequence != nullptr && !turn->session->kept()) sample->sequence->DropState(&arena_);
   if (sample->error.ok() && turn->error.ok()) {
     auto event = std::make_unique<SampleFinishedEvent>();
     event->index = sample->index;

@@ -43,6 +43,9 @@ ToyCore::ToyCore(const ToyConfig& config) : config_(config) {
   options.max_batch_sessions = config.max_batch_sessions;
   options.max_waiting = config.max_waiting;
   options.max_sessions = config.max_sessions;
+  options.priority_aging = config.priority_aging;
+  options.idle_state_ttl = config.idle_state_ttl;
+  options.idle_session_ttl = config.idle_session_ttl;
   options.state_pages = config.state_pages;
   options.open_pages = config.ops.compact ? config.open_pages : 0;
   auto ops = std::make_unique<ToyOps>(config.ops, control_);
@@ -50,8 +53,8 @@ ToyCore::ToyCore(const ToyConfig& config) : config_(config) {
   CoreSeams seams;
   seams.tokenizer_pool = &pool_;
   seams.make_session_id = [next = 0]() mutable { return absl::StrFormat("%032x", ++next); };
-  core_ = std::make_unique<CoreImpl>(options, std::move(ops), std::make_shared<ToyTokenizer>(), config.hooks,
-                                     &clock_, std::move(seams));
+  core_ = std::make_unique<CoreImpl>(options, std::move(ops), tokenizer_, config.hooks, &clock_,
+                                     std::move(seams));
 }
 
 void ToyCore::Settle() {

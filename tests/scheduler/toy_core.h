@@ -63,6 +63,8 @@ struct ToyConfig {
   int32_t max_waiting = 1024;
   int32_t max_batch_sessions = 16;
   int32_t max_sessions = 1000;
+  absl::Duration priority_aging = absl::Seconds(10);
+  absl::Duration idle_state_ttl = absl::Minutes(10), idle_session_ttl = absl::Hours(24);
   int32_t bos = kBos, eos = kEos;
   CoreHooks hooks;
 };
@@ -82,6 +84,8 @@ class ToyCore {
   Control& control() { return *control_; }
   const ToyConfig& config() const { return config_; }
 
+  Tokenizer& tokenizer() { return *tokenizer_; }
+
   // Runs everything until nothing moves.
   void Settle();
   // Submits (which must be accepted), settles and returns what was recorded.
@@ -97,6 +101,7 @@ class ToyCore {
   const std::shared_ptr<Control> control_ = std::make_shared<Control>();
   ManualClock clock_;
   ManualExecutor pool_;
+  const std::shared_ptr<ToyTokenizer> tokenizer_ = std::make_shared<ToyTokenizer>();
   std::unique_ptr<CoreImpl> core_;
 };
 

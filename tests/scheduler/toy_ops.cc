@@ -84,7 +84,10 @@ OutputResult Oracle::Next(const SampleParams* params, int32_t sampled_before, in
 }
 
 ToyOps::ToyOps(const Options& options, std::shared_ptr<Control> control)
-    : options_(options), control_(std::move(control)), slots_(options.max_segments, -1) {
+    : options_(options),
+      control_(std::move(control)),
+      slots_(options.max_segments, -1),
+      slot_runs_ahead_(options.max_segments, false) {
   info_.name = "toy";
   info_.max_output_rows = options.max_output_rows;
   info_.steps_in_flight = options.steps_in_flight;
@@ -112,6 +115,11 @@ void ToyOps::CopyOpenPage(PageId from, PageId to) {
 
 absl::Status ToyOps::ReadState(PageId, int32_t, Plane, int32_t, int32_t, float*) {
   return absl::UnimplementedError("the toy model has no planes");
+}
+
+bool ToyOps::CanRunAhead(const SampleParams& params) const {
+  return params.repetition_penalty == 1.0f && params.presence_penalty == 0.0f &&
+         params.frequency_penalty == 0.0f && params.top_logprobs < 0;
 }
 
 absl::StatusOr<std::vector<float>> ToyOps::ReadLogits(int32_t) {
@@ -157,10 +165,14 @@ void ToyOps::CheckBatch(const StepBatch& batch) {
       Expect(open_written.insert(s.open_page).second, "one writer an open page");
     }
     Expect(s.token_slot < options_.max_segments, "token slot");
+    Expect(s.token_slot < 0 || slot_runs_ahead_[s.token_slot], "CanRunAhead is respected");
   }
   Expect(row == batch.rows(), "segments cover the rows");
   for (size_t i = 1; i < batch.outputs.size(); ++i) {
     Expect(batch.outputs[i - 1].row < batch.outputs[i].row, "outputs by ascending row");
+  }
+  for (const OutputRow& output : batch.outputs) {
+    if (output.slot >= 0) slot_runs_ahead_[output.slot] = CanRunAhead(*output.params);
   }
 }
 
@@ -169,7 +181,11 @@ uint64_t ToyOps::Fingerprint(const StepBatch& batch) {
   for (const Segment& s : batch.segments) sum = Mix(sum ^ s.start * 31 ^ s.rows ^ s.token_slot);
   for (int32_t token : batch.tokens) sum = Mix(sum ^ token);
   for (PageId page : batch.pages) sum = Mix(sum ^ page);
-  for (const OutputRow& output : batch.outputs) sum = Mix(sum ^ output.row ^ output.position);
+  for (const OutputRow& output : batch.outputs) {
+    sum = Mix(sum ^ output.row ^ output.position);
+    if (output.counts == nullptr) continue;
+    for (const auto& [token, count] : *output.counts) sum += Mix(static_cast<uint64_t>(token) << 20 ^ count);
+  }
   return sum;
 }
 

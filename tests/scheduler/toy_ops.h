@@ -95,7 +95,8 @@ class ToyOps : public Ops {
   int32_t pass_output_count() const override;
   void EndStep() override;
   absl::StatusOr<StepResult> Collect() override;
-  bool CanRunAhead(const SampleParams& params) const override { return params.IsPlain(); }
+  // Knows neither penalties (the host counts) nor log-probabilities ahead.
+  bool CanRunAhead(const SampleParams& params) const override;
   absl::StatusOr<std::vector<float>> ReadLogits(int32_t) override;
 
  private:
@@ -123,6 +124,7 @@ class ToyOps : public Ops {
   StateLayout layout_;
   std::vector<Page> pages_, open_pages_;
   std::vector<int32_t> slots_;
+  std::vector<bool> slot_runs_ahead_;  // CanRunAhead of the row that wrote the slot, at launch
   std::deque<Work> queue_;  // launched, not executed: executed as late as the contract allows, at Collect
   const StepBatch* launching_ = nullptr;
   bool passed_ = false;
