@@ -14,6 +14,7 @@
 #include "server/admin_service.h"
 #include "server/housekeeper.h"
 #include "server/inference_service.h"
+#include "server/listen_error.h"
 #include "server/log.h"
 #include "server/operator_http.h"
 #include "server/sessions_service.h"
@@ -111,9 +112,10 @@ absl::Status Daemon::Parts::Listen() {
   server = builder.BuildAndStart();
   const bool is_unix = absl::StartsWith(options.listen, "unix:");
   if (server == nullptr || (port == 0 && !is_unix)) {
-    return absl::UnavailableError(absl::StrCat(
-        "--listen: cannot listen on ", options.listen,
-        ": the address is in use (is another sessad running?), not this machine's, or not allowed"));
+    const auto address = ParseHostPort(options.listen);
+    return absl::UnavailableError(
+        absl::StrCat("--listen: cannot listen on ", options.listen, ": ",
+                     address.ok() ? WhyCannotListen(*address) : "is the path writable?"));
   }
   if (is_unix) {
     grpc_address = options.listen;

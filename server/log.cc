@@ -1,14 +1,17 @@
 #include "server/log.h"
 
 #include <google/protobuf/stubs/logging.h>
+#include <grpc/support/log.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -55,20 +58,37 @@ std::string JsonLine(LogLevel level, absl::string_view message, std::initializer
   return object.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
-void OnProtobufMessage(google::protobuf::LogLevel level, const char*, int, const std::string& message) {
-  if (level == google::protobuf::LOGLEVEL_FATAL) {
-    Log(LogLevel::kError, "protobuf failed", {{"error", message}});
-    return;
+// At most one message a second; the others are counted.
+class Throttle {
+ public:
+  // Nothing: this one is not to be logged. Otherwise how many were not logged before it.
+  std::optional<int64_t> Pass() {
+    const int64_t now = absl::ToUnixSeconds(absl::Now());
+    if (last_second_.exchange(now) != now) return dropped_.exchange(0);
+    ++dropped_;
+    return std::nullopt;
   }
-  static std::atomic<int64_t> last_second{0};
-  static std::atomic<int64_t> dropped{0};
-  const int64_t now = absl::ToUnixSeconds(absl::Now());
-  if (last_second.exchange(now) == now) {
-    ++dropped;
-    return;
+
+ private:
+  std::atomic<int64_t> last_second_{0}, dropped_{0};
+};
+
+void OnProtobufMessage(google::protobuf::LogLevel, const char*, int, const std::string& message) {
+  static Throttle throttle;
+  if (const auto dropped = throttle.Pass()) {
+    Log(LogLevel::kWarning, "malformed message from a client",
+        {{"error", message}, {"not_logged_before", absl::StrCat(*dropped)}});
   }
-  Log(LogLevel::kWarning, "malformed message from a client",
-      {{"error", message}, {"not_logged_before", absl::StrCat(dropped.exchange(0))}});
+}
+
+void OnGrpcMessage(gpr_log_func_args* args) {
+  static Throttle throttle;
+  // A failed bind, which the daemon explains better.
+  if (absl::EndsWith(args->file, "chttp2_server.cc")) return;
+  if (const auto dropped = throttle.Pass()) {
+    Log(LogLevel::kWarning, "gRPC says",
+        {{"message", args->message}, {"not_logged_before", absl::StrCat(*dropped)}});
+  }
 }
 
 }  // namespace
@@ -92,6 +112,9 @@ std::string EscapeForLog(absl::string_view text, size_t limit) {
   return escaped;
 }
 
-void CaptureProtobufMessages() { google::protobuf::SetLogHandler(&OnProtobufMessage); }
+void CaptureLibraryMessages() {
+  google::protobuf::SetLogHandler(&OnProtobufMessage);
+  gpr_set_log_function(&OnGrpcMessage);
+}
 
 }  // namespace sessa

@@ -23,8 +23,8 @@ void Log(LogLevel level, absl::string_view message, std::initializer_list<LogFie
 // `limit` bytes of it.
 std::string EscapeForLog(absl::string_view text, size_t limit = 512);
 
-// Sends protobuf's own messages (it prints a line for each malformed request) to the log, at most one a
-// second.
-void CaptureProtobufMessages();
+// Sends what protobuf (a line for each malformed request) and gRPC print by themselves to the log, each at
+// most once a second.
+void CaptureLibraryMessages();
 
 }  // namespace sessa

@@ -150,7 +150,7 @@ int Run() {
     return kExitStart;
   }
   StartLogging(options->log_format == "json");
-  CaptureProtobufMessages();
+  CaptureLibraryMessages();
   static EndSignals signals;  // before the first thread, which inherits the mask
   const absl::Time start = absl::Now();
   Log(LogLevel::kInfo, "sessad",

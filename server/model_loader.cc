@@ -1,5 +1,7 @@
 #include "server/model_loader.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <limits>
@@ -56,11 +58,18 @@ absl::Status WithFlag(absl::string_view flag, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat("--", flag, ": ", status.message()));
 }
 
+// What the backend offers; on a CPU at most a quarter of RAM, since the rest of the machine lives there too.
+int64_t AutomaticStateBytes(const Ops& ops) {
+  const int64_t available = ops.AvailableStateBytes();
+  if (ops.info().name == "cuda") return available;
+  return std::min(available, int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4);
+}
+
 // Allocates the slabs and notes their size in the core's options.
 absl::Status AllocateState(const DaemonOptions& options, Ops* ops, ServedModel* model) {
   const StateLayout& layout = ops->layout();
   CoreOptions& core = model->core_options;
-  const int64_t bytes = options.state_memory.value_or(ops->AvailableStateBytes());
+  const int64_t bytes = options.state_memory.value_or(AutomaticStateBytes(*ops));
   const PageCounts counts = DividePages(bytes, layout, core.max_batch_sessions);
   const int64_t one_session = (core.max_context + kPageTokens - 1) / kPageTokens;
   if (counts.pages < one_session || (layout.has_open_pages() && counts.open_pages < 1)) {

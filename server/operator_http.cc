@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/listen_error.h"
 
 namespace sessa {
 namespace {
@@ -74,8 +75,8 @@ absl::StatusOr<std::unique_ptr<OperatorHttp>> OperatorHttp::Start(const std::str
     impl->port = server.bind_to_port(host, port) ? port : -1;
   }
   if (impl->port <= 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", host, ":", port,
-                                               ": the port is in use, or the address is not this machine's"));
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", host, ":", port, ": ", WhyCannotListen({host, port})));
   }
   impl->thread = std::thread([impl = impl.get()] {
     impl->server.listen_after_bind();

@@ -1,0 +1,14 @@
+// Why an address cannot be listened on: the libraries only say that it cannot.
+#pragma once
+
+#include <string>
+
+#include "server/flags.h"
+
+namespace sessa {
+
+// Tries to bind the address and says what the system answers ("Address already in use"); "unknown reason"
+// when it works now.
+std::string WhyCannotListen(const HostPort& address);
+
+}  // namespace sessa
