@@ -8,6 +8,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/commands/command.h"
@@ -39,6 +40,16 @@ const Command* Find(const std::vector<Command>& commands, const std::vector<std:
     }
   }
   return nullptr;
+}
+
+// "no command 'x'", and what begins like it.
+std::string NoCommand(const std::vector<Command>& commands, const std::string& word) {
+  std::vector<std::string> family;
+  for (const Command& command : commands) {
+    if (absl::StartsWith(command.name, word + " ")) family.push_back(command.name);
+  }
+  if (family.empty()) return absl::StrCat("no command '", word, "'; sessactl --help lists them");
+  return absl::StrCat("'", word, "' needs a second word: ", absl::StrJoin(family, ", "));
 }
 
 int Usage(const std::string& problem) {
@@ -88,8 +99,7 @@ int Main(int argc, char** argv) {
       std::cerr << ProgramHelp(commands);
       return kExitUsage;
     }
-    return Usage(absl::StrCat("no command '", absl::StrJoin(words.begin(), words.begin() + 1, " "),
-                              "'; sessactl --help lists them"));
+    return Usage(NoCommand(commands, words[0]));
   }
 
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);  // exits with 1 on a flag that it cannot parse

@@ -55,6 +55,7 @@ std::vector<std::pair<double, double>> Histogram::Cumulative() const {
   uint64_t seen = 0;
   for (int i = 0; i < kBuckets; ++i) {
     if (buckets_[i] == 0) continue;
+    if (points.empty()) points.emplace_back(min_, 0);
     seen += buckets_[i];
     points.emplace_back(std::clamp(ValueOf(i), min_, max_), static_cast<double>(seen) / static_cast<double>(count_));
   }

@@ -21,7 +21,8 @@ class Histogram {
   double max() const { return max_; }
   // The smallest value that at least this share of the values do not exceed; share in [0, 1]. 0 where there is none.
   double Percentile(double share) const;
-  // (seconds, share of the values up to it), ascending, one a bucket that holds something.
+  // (seconds, share of the values up to it), ascending: from (min, 0), one a bucket that holds
+  // something.
   std::vector<std::pair<double, double>> Cumulative() const;
 
  private:

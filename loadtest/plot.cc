@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -110,7 +111,10 @@ std::vector<double> Ticks(double low, double high, bool logarithmic) {
   const double power = std::pow(10, std::floor(std::log10(raw)));
   const double step = power * (raw / power <= 1 ? 1 : raw / power <= 2 ? 2 : raw / power <= 5 ? 5 : 10);
   std::vector<double> ticks;
-  for (double i = std::ceil(low / step - 1e-9); i * step <= high * (1 + 1e-9); ++i) ticks.push_back(i * step);
+  // Whole multiples, so that 0 is exactly 0.
+  for (int64_t i = std::llround(std::ceil(low / step - 1e-9)); i * step <= high * (1 + 1e-9); ++i) {
+    ticks.push_back(i * step);
+  }
   return ticks;
 }
 

@@ -20,13 +20,14 @@ body { margin: 0 auto; padding: 28px 24px 48px; max-width: 1240px; background: v
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 16px; margin: 30px 0 10px; }
 p { margin: 2px 0; color: var(--soft); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin: 20px 0; }
+.cards { display: grid; grid-template-columns: repeat(4, 1fr); gap: 12px; margin: 20px 0; }
 .card, figure, table { background: var(--card); border: 1px solid var(--grid); border-radius: 8px; }
 .card { padding: 10px 14px; } .card b { display: block; font-size: 23px; font-variant-numeric: tabular-nums; }
 .card span { color: var(--soft); font-size: 13px; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 14px; }
+@media (max-width: 640px) { .cards { grid-template-columns: repeat(2, 1fr); } }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); gap: 14px; }
 figure { margin: 0; padding: 12px 12px 6px; } figcaption { font-weight: 600; margin: 0 0 6px 4px; }
-.key { font-weight: 400; color: var(--soft); margin-left: 14px; font-size: 13px; }
+.key { font-weight: 400; color: var(--soft); margin-left: 14px; font-size: 13px; white-space: nowrap; }
 .key i { display: inline-block; width: 12px; height: 3px; margin-right: 5px; vertical-align: 4px; }
 svg { width: 100%; display: block; } svg text { fill: var(--soft); font-size: 12px; }
 svg .label { fill: var(--ink); } .grid { stroke: var(--grid); } .shade { fill: var(--shade); }
@@ -208,7 +209,7 @@ std::string HtmlReport(const Result& r) {
       HtmlText(title), "</title>\n<style>", kStyle, "</style></head><body>\n<h1>", HtmlText(title), "</h1>\n<p>",
       HtmlText(r.scenario), "</p>\n<p>",
       HtmlText(absl::StrCat(r.model.name(), ", ", FormatCount(static_cast<double>(r.model.parameters())),
-                            " parameters, on ", r.model.backend(), " (", r.model.backend_description(), "), state ",
+                            " parameters, on ", r.model.backend_description(), "; state ",
                             r.model.state_dtype(), "; sessad ", r.model.server_version())),
       "</p>\n<p>",
       HtmlText(absl::StrFormat("%.1f s measured after %.1f s of warm-up (shaded), %s; %d threads and %d channels",

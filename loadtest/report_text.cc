@@ -34,7 +34,7 @@ std::string ServerLines(const ServerFigures& f) {
 
 std::string TextReport(const Result& r) {
   std::string text = absl::StrFormat("%s%s%s\n", r.scenario_name, r.scenario_name.empty() ? "" : ": ", r.scenario);
-  absl::StrAppendFormat(&text, "model                     %s on %s (%s), %s\n", r.model.name(), r.model.backend(),
+  absl::StrAppendFormat(&text, "model                     %s on %s, %s\n", r.model.name(),
                         r.model.backend_description(), r.server);
   absl::StrAppendFormat(&text, "measured                  %.1f s after %.1f s of warm-up\n", r.measured_seconds,
                         r.warm_up_seconds);

@@ -21,11 +21,11 @@ constexpr absl::Duration kTick = absl::Milliseconds(50);
 // A user whose turn was refused tries again after the server's RetryInfo, within these bounds.
 constexpr absl::Duration kMinBackOff = absl::Milliseconds(20), kMaxBackOff = absl::Seconds(5);
 
-constexpr int kSeries = 120;  // steps of the plots over time
+constexpr int kSeries = 80;  // steps of the plots over time
 
 absl::Duration SeriesStep(const Scenario& scenario) {
   if (scenario.duration <= absl::ZeroDuration()) return absl::Milliseconds(500);
-  return std::max((scenario.warm_up + scenario.duration) / kSeries, absl::Milliseconds(100));
+  return std::max((scenario.warm_up + scenario.duration) / kSeries, absl::Milliseconds(250));
 }
 
 std::string OutcomeName(const absl::Status& status) {

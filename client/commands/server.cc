@@ -30,7 +30,7 @@ int Model(const CommandContext& context) {
                                        model->parameters(), "), ", model->weight_dtype()));
   table.Row("shape", absl::StrCat("vocabulary ", shape.vocab_size(), ", width ", shape.width(), ", layers ",
                                   shape.layers(), ", heads ", shape.heads(), ", key/value heads ", shape.kv_heads()));
-  table.Row("backend", absl::StrCat(model->backend(), ": ", model->backend_description()));
+  table.Row("backend", model->backend_description());
   table.Row("state", absl::StrCat(model->state_dtype(), ", ", model->state_bytes_per_token(), " bytes a token, ",
                                   FormatBytes(model->state_bytes_per_page()), " a page of ", model->page_tokens(),
                                   " tokens"));
