@@ -57,7 +57,8 @@ std::vector<std::pair<double, double>> Histogram::Cumulative() const {
     if (buckets_[i] == 0) continue;
     if (points.empty()) points.emplace_back(min_, 0);
     seen += buckets_[i];
-    points.emplace_back(std::clamp(ValueOf(i), min_, max_), static_cast<double>(seen) / static_cast<double>(count_));
+    const double value = seen == count_ ? max_ : std::clamp(ValueOf(i), min_, max_);
+    points.emplace_back(value, static_cast<double>(seen) / static_cast<double>(count_));
   }
   return points;
 }

@@ -26,13 +26,13 @@ grpc::Status RichStatus(grpc::StatusCode code, const std::string& message, const
 grpc::Status FailureFor(const std::string& prompt) {
   google::rpc::ErrorInfo info;
   info.set_domain("sessa.v1");
-  if (prompt == "error:queue") {
+  if (absl::StartsWith(prompt, "error:queue")) {
     google::rpc::RetryInfo retry;
     retry.mutable_retry_delay()->set_nanos(250'000'000);
     info.set_reason("QUEUE_FULL");
     return RichStatus(grpc::StatusCode::RESOURCE_EXHAUSTED, "the queue is full", info, retry);
   }
-  if (prompt == "error:field") {
+  if (absl::StartsWith(prompt, "error:field")) {
     google::rpc::BadRequest bad;
     bad.add_field_violations()->set_field("sampling.top_p");
     info.set_reason("INVALID_FIELD");
