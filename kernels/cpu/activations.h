@@ -11,8 +11,8 @@
 
 namespace sessa::cpu {
 
-// An operand (kernels.h) is an array of bytes: bf16 or float32 as the kernels say. Every buffer has room for max_rows and
-// becomes resident with the rows that are used.
+// An operand (kernels.h) is an array of bytes: bf16 or float32 as the kernels say. Every buffer has room for
+// max_rows and becomes resident with the rows that are used.
 struct Activations {
   Activations(const ModelShape& shape, int32_t max_rows, bool bf16, bool bf16_scores)
       : operand_bytes(bf16 ? 2 : 4),
@@ -25,7 +25,8 @@ struct Activations {
     for (Buffer<std::byte>* buffer : {&abar, &o, &u}) *buffer = Buffer<std::byte>(operands);
     for (Buffer<std::byte>* buffer : {&q, &qb}) *buffer = Buffer<std::byte>(numbers * query_bytes);
     gamma_partial = Buffer<float>(int64_t{max_rows} * gamma_panels);
-    for (Buffer<float>* buffer : {&gamma, &feedback_m, &feedback_l, &own_scale}) *buffer = Buffer<float>(max_rows);
+    for (Buffer<float>* buffer : {&gamma, &feedback_m, &feedback_l, &own_scale})
+      *buffer = Buffer<float>(max_rows);
     own_p = Buffer<float>(int64_t{max_rows} * kBlock);
     rows.reserve(max_rows);
     positions.reserve(max_rows);

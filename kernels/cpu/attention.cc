@@ -65,7 +65,7 @@ void Attention::PlanDecode() {
   // Enough items that the threads end together.
   const int32_t threads = pool_.threads(), rows = static_cast<int32_t>(decode_rows_.size());
   const int32_t item_blocks = static_cast<int32_t>(std::max<int64_t>(1, blocks / (8 * threads)));
-  const int32_t columns = RoundUp((shape_.width + 1) * rows / (4 * threads), kPanelOutputs);
+  const int32_t columns = RoundUp(std::max(1, shape_.width * rows / (4 * threads)), kPanelOutputs);
   for (int32_t row = 0; row < rows; ++row) {
     const int32_t row_blocks = static_cast<int32_t>(decode_rows_[row].position / kBlock) + 1;
     for (int32_t b = 0; b < row_blocks; b += item_blocks) {
@@ -107,7 +107,8 @@ void Attention::PlanPrefill() {
 }
 
 void Attention::Attend(int32_t layer) {
-  pool_.Run(static_cast<int>(score_items_.size()), [&](int item, int) { ScoreDecode(layer, score_items_[item]); });
+  pool_.Run(static_cast<int>(score_items_.size()),
+            [&](int item, int) { ScoreDecode(layer, score_items_[item]); });
   pool_.Run(static_cast<int>(value_items_.size()), [&](int item, int thread) {
     if (value_items_[item].feedback) return DecodeFeedback(layer, value_items_[item]);
     DecodeForward(layer, value_items_[item], scratch_[thread]);
@@ -166,7 +167,8 @@ ScoreArgs Attention::FeedbackKeys(const Segment& segment, int32_t layer, int64_t
   return args;
 }
 
-AccumulateArgs Attention::FeedbackValues(const Segment& segment, int32_t layer, int64_t block, int64_t reader) const {
+AccumulateArgs Attention::FeedbackValues(const Segment& segment, int32_t layer, int64_t block,
+                                         int64_t reader) const {
   AccumulateArgs args{};
   args.v_stride = shape_.width;
   args.columns = shape_.width;
@@ -196,14 +198,15 @@ void Attention::StoreForward(int64_t row, int32_t rows, int32_t head, const floa
     args.out = activations_.f.data() + row * shape_.width;
     args.out_stride = shape_.width;
   } else {
-    args.out = activations_.o.data() + (row * activations_.operand_stride + head * shape_.head_width()) *
-                                           activations_.operand_bytes;
+    args.out = activations_.o.data() +
+               (row * activations_.operand_stride + head * shape_.head_width()) * activations_.operand_bytes;
     args.out_stride = activations_.operand_stride;
   }
   kernels_.normalize(args);
 }
 
-// --- decode ---------------------------------------------------------------------------------------------------------
+// --- decode
+// ---------------------------------------------------------------------------------------------------------
 
 void Attention::ScoreDecode(int32_t layer, const ScoreItem& item) {
   const DecodeRow& row = decode_rows_[item.row];
@@ -265,7 +268,8 @@ void Attention::DecodeFeedback(int32_t layer, const ValueItem& item) {
   for (int64_t block = 0; block * kBlock < row.position; ++block) {
     const int32_t valid = static_cast<int32_t>(std::min<int64_t>(kBlock, row.position - block * kBlock));
     alignas(64) float p[kBlock];  // each part of the columns weighs anew: the scores are shared
-    std::copy_n(scores_.data() + row.scores + (block * (shape_.heads + 1) + shape_.heads) * kBlock, kBlock, p);
+    std::copy_n(scores_.data() + row.scores + (block * (shape_.heads + 1) + shape_.heads) * kBlock, kBlock,
+                p);
     kernels_.softmax({p, 1, valid, 0, &m, &l, &scale});
     AccumulateArgs args = FeedbackValues(*row.segment, layer, block, row.position / kBlock);
     args.p = p;
@@ -280,7 +284,8 @@ void Attention::DecodeFeedback(int32_t layer, const ValueItem& item) {
   kernels_.normalize({ctx, 0, &l, 1, columns, ctx, 0, true});
 }
 
-// --- prefill --------------------------------------------------------------------------------------------------------
+// --- prefill
+// --------------------------------------------------------------------------------------------------------
 
 void Attention::PrefillForward(int32_t layer, const RowGroup& group, int32_t head, Scratch& scratch) {
   const int32_t width = shape_.head_width(), kv_head = head / (shape_.heads / shape_.kv_heads);
@@ -315,12 +320,13 @@ void Attention::PrefillForward(int32_t layer, const RowGroup& group, int32_t hea
   StoreForward(group.first_row, group.rows, head, scratch.acc.data(), width, scratch.l.data());
 }
 
-// Sums over the blocks before the segment's first; groups in that block also get the weights of what they see of it.
+// Sums over the blocks before the segment's first; groups in that block also get the weights of what they see
+// of it.
 void Attention::PrefillPast(int32_t layer, const RowGroup& group, Scratch& scratch) {
   std::fill_n(activations_.feedback_m.data() + group.first_row, group.rows, kNoMaximum);
   std::fill_n(activations_.feedback_l.data() + group.first_row, group.rows, 0.0f);
-  std::fill_n(activations_.ctx.data() + int64_t{group.first_row} * shape_.width, int64_t{group.rows} * shape_.width,
-              0.0f);
+  std::fill_n(activations_.ctx.data() + int64_t{group.first_row} * shape_.width,
+              int64_t{group.rows} * shape_.width, 0.0f);
   for (int64_t block = 0; block < group.first_block; ++block) AddBlock(layer, group, block, scratch);
   if (group.block == group.first_block) WeighOwnBlock(layer, group);
 }

@@ -1,6 +1,6 @@
-// Both attentions of a step. Rows of decode segments (one row) stream their pages; rows of prefill segments go in groups, by
-// blocks of the context. Either way a row meets the blocks of 64 tokens in ascending order through the same kernels, so its
-// result is the same bit for bit.
+// Both attentions of a step. Rows of decode segments (one row) stream their pages; rows of prefill segments
+// go in groups, by blocks of the context. Either way a row meets the blocks of 64 tokens in ascending order
+// through the same kernels, so its result is the same bit for bit.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +17,13 @@ namespace sessa::cpu {
 class Attention {
  public:
   // All outlive this.
-  Attention(const Kernels& kernels, bool bf16_scores, const HostState& state, WorkerPool& pool, Activations& activations);
+  Attention(const Kernels& kernels, bool bf16_scores, const HostState& state, WorkerPool& pool,
+            Activations& activations);
 
   // Plans the work of a step; `batch` stays until its end.
   void Begin(const StepBatch& batch);
-  // o of all rows; ctx of decode rows; of prefill rows, the feedback sums over the blocks before the segment's first.
+  // o of all rows; ctx of decode rows; of prefill rows, the feedback sums over the blocks before the
+  // segment's first.
   void Attend(int32_t layer);
   // s and u of prefill rows. `out`: where they go. Returns how many numbers of s did not fit fp16.
   int64_t Solve(int32_t layer, const FeedbackOutArgs& out);
@@ -36,8 +38,8 @@ class Attention {
   struct RowGroup {
     const Segment* segment;
     int32_t first_row, rows;
-    int32_t slot;      // of the first row within its block
-    int64_t block;     // the group's own
+    int32_t slot;         // of the first row within its block
+    int64_t block;        // the group's own
     int64_t first_block;  // the segment's first
   };
   struct ScoreItem {
@@ -60,7 +62,9 @@ class Attention {
   };
 
   bool compact() const { return state_.layout().dtype == StateDtype::kCompact; }
-  PageId PageOf(const Segment& segment, int64_t block) const { return batch_->pages[segment.page_begin + block]; }
+  PageId PageOf(const Segment& segment, int64_t block) const {
+    return batch_->pages[segment.page_begin + block];
+  }
   // Keys of a block.
   const void* Keys(const Segment& segment, int32_t layer, Plane plane, int64_t block) const {
     return state_.Row(PageOf(segment, block), layer, plane);
@@ -68,8 +72,10 @@ class Attention {
   // Arguments filled but for rows, p, scale and valid tokens: s of a block as rows of block `reader` see it.
   AccumulateArgs FeedbackValues(const Segment& segment, int32_t layer, int64_t block, int64_t reader) const;
   ScoreArgs FeedbackKeys(const Segment& segment, int32_t layer, int64_t block, int64_t row) const;
-  ScoreArgs ForwardKeys(const Segment& segment, int32_t layer, int64_t block, int64_t row, int32_t head) const;
-  void StoreForward(int64_t row, int32_t rows, int32_t head, const float* acc, int64_t acc_stride, const float* l);
+  ScoreArgs ForwardKeys(const Segment& segment, int32_t layer, int64_t block, int64_t row,
+                        int32_t head) const;
+  void StoreForward(int64_t row, int32_t rows, int32_t head, const float* acc, int64_t acc_stride,
+                    const float* l);
 
   void PlanDecode();
   void PlanPrefill();

@@ -1,5 +1,6 @@
-// Attention of some rows over one block of at most 64 tokens. Queries and keys meet along the lanes (lane i takes numbers i,
-// i + 16, ...), the values lie along the lanes; keys and values are read from the pages as they are.
+// Attention of some rows over one block of at most 64 tokens. Queries and keys meet along the lanes (lane i
+// takes numbers i, i + 16, ...), the values lie along the lanes; keys and values are read from the pages as
+// they are.
 #pragma once
 
 #include "kernels/cpu/kernels.h"
@@ -29,7 +30,9 @@ struct BF16DotKeys {
   static constexpr int kNumbers = 32;
   static auto LoadQuery(const Query* p, int n) { return n == 32 ? S::LoadPairs(p) : S::LoadPairs(p, n); }
   static auto LoadKey(const Key* p, int n) { return LoadQuery(p, n); }
-  static auto Dot(typename S::Vec acc, typename S::Pairs q, typename S::Pairs k) { return S::DotPairs(acc, q, k); }
+  static auto Dot(typename S::Vec acc, typename S::Pairs q, typename S::Pairs k) {
+    return S::DotPairs(acc, q, k);
+  }
 };
 
 // Scores of R <= 4 rows with 16 / kTokens tokens at a time.
@@ -54,7 +57,8 @@ inline void ScoreRows(const ScoreArgs& a, const typename K::Query* q, float* sco
     const auto sums = S::ReduceAdd16(acc);
     alignas(64) float out[16];
     S::Store(out, sums);
-    for (int r = 0; r < R; ++r) __builtin_memcpy(scores + r * kBlock + token, out + r * kTokens, kTokens * sizeof(float));
+    for (int r = 0; r < R; ++r)
+      __builtin_memcpy(scores + r * kBlock + token, out + r * kTokens, kTokens * sizeof(float));
   }
 }
 
@@ -65,10 +69,18 @@ inline void ScoreAll(const ScoreArgs& a) {
     const int rows = a.rows - row < 4 ? a.rows - row : 4;
     float* scores = a.scores + row * kBlock;
     switch (rows) {
-      case 1: ScoreRows<S, K, 1>(a, q + row * a.q_stride, scores); break;
-      case 2: ScoreRows<S, K, 2>(a, q + row * a.q_stride, scores); break;
-      case 3: ScoreRows<S, K, 3>(a, q + row * a.q_stride, scores); break;
-      default: ScoreRows<S, K, 4>(a, q + row * a.q_stride, scores); break;
+      case 1:
+        ScoreRows<S, K, 1>(a, q + row * a.q_stride, scores);
+        break;
+      case 2:
+        ScoreRows<S, K, 2>(a, q + row * a.q_stride, scores);
+        break;
+      case 3:
+        ScoreRows<S, K, 3>(a, q + row * a.q_stride, scores);
+        break;
+      default:
+        ScoreRows<S, K, 4>(a, q + row * a.q_stride, scores);
+        break;
     }
     row += rows;
   }
@@ -77,8 +89,10 @@ inline void ScoreAll(const ScoreArgs& a) {
 template <class S>
 void Score(const ScoreArgs& a) {
   switch (a.keys) {
-    case Keys::kF32: return ScoreAll<S, FloatKeys<S>>(a);
-    case Keys::kBF16: return ScoreAll<S, BF16Keys<S>>(a);
+    case Keys::kF32:
+      return ScoreAll<S, FloatKeys<S>>(a);
+    case Keys::kBF16:
+      return ScoreAll<S, BF16Keys<S>>(a);
     case Keys::kBF16Dot:
       if constexpr (S::kHasBF16Dot) return ScoreAll<S, BF16DotKeys<S>>(a);
       __builtin_unreachable();
@@ -142,8 +156,8 @@ struct FP16Values {
 
 // acc (R, kVecs vectors) = acc * scale + sum over tokens [begin, end) of p v. scale == nullptr: 1.
 template <class S, class V, int R, int kVecs>
-inline void AccumulateTile(const float* p, const float* scale, int begin, int end, const typename V::Number* v,
-                           int64_t v_stride, float* acc, int64_t acc_stride) {
+inline void AccumulateTile(const float* p, const float* scale, int begin, int end,
+                           const typename V::Number* v, int64_t v_stride, float* acc, int64_t acc_stride) {
   typename S::Vec sum[R][kVecs];
   for (int r = 0; r < R; ++r) {
     for (int i = 0; i < kVecs; ++i) sum[r][i] = S::Load(acc + r * acc_stride + i * kLanes);
@@ -199,7 +213,8 @@ inline void AccumulateRows(const AccumulateArgs& a, const float* p, const float*
     AccumulateTile<S, V, R, kVecs>(p, scale, 0, end, v + c, a.v_stride, acc + c, a.acc_stride);
   }
   for (int r = 0; c < a.columns && r < R; ++r) {
-    AccumulateRow<S, V>(p + r * kBlock, scale + r, 0, end, v + c, a.v_stride, a.columns - c, acc + r * a.acc_stride + c);
+    AccumulateRow<S, V>(p + r * kBlock, scale + r, 0, end, v + c, a.v_stride, a.columns - c,
+                        acc + r * a.acc_stride + c);
   }
 }
 
@@ -212,19 +227,30 @@ inline void AccumulateGroup(const AccumulateArgs& a, int row, int rows) {
   const int common = ValidTokens(a.valid, a.valid_step, row);
   switch (rows) {
     case 1:
-      AccumulateRow<S, V>(p, scale, 0, common, static_cast<const typename V::Number*>(a.v), a.v_stride, a.columns, acc);
+      AccumulateRow<S, V>(p, scale, 0, common, static_cast<const typename V::Number*>(a.v), a.v_stride,
+                          a.columns, acc);
       return;
-    case 2: AccumulateRows<S, V, 2>(a, p, scale, common, acc); break;
-    case 3: AccumulateRows<S, V, 3>(a, p, scale, common, acc); break;
-    case 4: AccumulateRows<S, V, 4>(a, p, scale, common, acc); break;
-    case 5: AccumulateRows<S, V, 5>(a, p, scale, common, acc); break;
-    default: AccumulateRows<S, V, 6>(a, p, scale, common, acc); break;
+    case 2:
+      AccumulateRows<S, V, 2>(a, p, scale, common, acc);
+      break;
+    case 3:
+      AccumulateRows<S, V, 3>(a, p, scale, common, acc);
+      break;
+    case 4:
+      AccumulateRows<S, V, 4>(a, p, scale, common, acc);
+      break;
+    case 5:
+      AccumulateRows<S, V, 5>(a, p, scale, common, acc);
+      break;
+    default:
+      AccumulateRows<S, V, 6>(a, p, scale, common, acc);
+      break;
   }
   for (int r = 1; r < rows; ++r) {
     const int valid = ValidTokens(a.valid, a.valid_step, row + r);
     if (valid == common) continue;
-    AccumulateRow<S, V>(p + r * kBlock, nullptr, common, valid, static_cast<const typename V::Number*>(a.v), a.v_stride,
-                        a.columns, acc + r * a.acc_stride);
+    AccumulateRow<S, V>(p + r * kBlock, nullptr, common, valid, static_cast<const typename V::Number*>(a.v),
+                        a.v_stride, a.columns, acc + r * a.acc_stride);
   }
 }
 
@@ -240,9 +266,12 @@ inline void AccumulateAll(const AccumulateArgs& a) {
 template <class S>
 void Accumulate(const AccumulateArgs& a) {
   switch (a.values) {
-    case Values::kF32: return AccumulateAll<S, FloatValues<S>>(a);
-    case Values::kBF16: return AccumulateAll<S, BF16Values<S>>(a);
-    case Values::kFP16: return AccumulateAll<S, FP16Values<S>>(a);
+    case Values::kF32:
+      return AccumulateAll<S, FloatValues<S>>(a);
+    case Values::kBF16:
+      return AccumulateAll<S, BF16Values<S>>(a);
+    case Values::kFP16:
+      return AccumulateAll<S, FP16Values<S>>(a);
   }
 }
 
@@ -271,13 +300,14 @@ int64_t Solve(const SolveArgs& a) {
     const float* own = a.out.compact ? state.open + a.out.open_offset
                                      : reinterpret_cast<const float*>(state.page + a.out.s_offset);
     float* acc = a.acc + row * a.width;
-    AccumulateRow<S, FloatValues<S>>(a.p + row * kBlock, a.scale + row, 0, state.slot, own + a.column_begin, a.width,
-                                     a.column_end - a.column_begin, acc + a.column_begin);
+    AccumulateRow<S, FloatValues<S>>(a.p + row * kBlock, a.scale + row, 0, state.slot, own + a.column_begin,
+                                     a.width, a.column_end - a.column_begin, acc + a.column_begin);
     const auto factor = S::Set(a.l[row] == 0.0f ? 0.0f : 1.0f / a.l[row]);
     for (int c = a.column_begin; c < a.column_end; c += kLanes) {
       const int n = LanesAt(c, a.column_end);
       const auto ctx = S::Mul(S::Load(acc + c, n), factor);
-      saturations += StoreFeedback<S, Operand>(a.out, row, c, n, S::Load(a.out.f + row * a.width + c, n), ctx);
+      saturations +=
+          StoreFeedback<S, Operand>(a.out, row, c, n, S::Load(a.out.f + row * a.width + c, n), ctx);
     }
   }
   return saturations;

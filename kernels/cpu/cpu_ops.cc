@@ -49,7 +49,7 @@ Choice Choose(InstructionSet set, const ModelTensors& tensors, const OpsOptions&
   const bool stored_bf16 = cpu::AllBF16(tensors);
   const Kernels& kernels = cpu::KernelsFor(set, stored_bf16);
   const bool compact = options.state_dtype == StateDtype::kCompact;
-  const char* reason = kernels.bf16   ? "bf16 weights with float32 sums: the checkpoint is bf16"
+  const char* reason = kernels.bf16  ? "bf16 weights with float32 sums: the checkpoint is bf16"
                        : stored_bf16 ? "float32 weights: the CPU has no AVX512-BF16"
                                      : "float32 weights: the checkpoint is not bf16";
   return {&kernels, kernels.bf16 && compact,
@@ -59,13 +59,16 @@ Choice Choose(InstructionSet set, const ModelTensors& tensors, const OpsOptions&
 
 class CpuOps : public Ops {
  public:
-  CpuOps(const Choice& choice, const ModelShape& shape, const ModelTensors& tensors, const OpsOptions& options);
+  CpuOps(const Choice& choice, const ModelShape& shape, const ModelTensors& tensors,
+         const OpsOptions& options);
 
   const OpsInfo& info() const override { return info_; }
   const StateLayout& layout() const override { return state_.layout(); }
 
   int64_t AvailableStateBytes() const override { return HostState::AvailableBytes(); }
-  absl::Status AllocateState(int32_t pages, int32_t open_pages) override { return state_.Allocate(pages, open_pages); }
+  absl::Status AllocateState(int32_t pages, int32_t open_pages) override {
+    return state_.Allocate(pages, open_pages);
+  }
   void CopyPage(PageId from, PageId to) override { state_.CopyPage(from, to); }
   void CopyOpenPage(PageId from, PageId to) override { state_.CopyOpenPage(from, to); }
   absl::Status ReadState(PageId page, int32_t layer, Plane plane, int32_t first_row, int32_t rows,
@@ -98,7 +101,7 @@ class CpuOps : public Ops {
  private:
   // Of one thread.
   struct Scratch {
-    Buffer<std::byte> normed;  // operand: LayerNorm of a tile's rows
+    Buffer<std::byte> normed;        // operand: LayerNorm of a tile's rows
     Tile normed_tile{-1, -1, 0, 0};  // which rows those are
     SampleScratch sampler;
   };
@@ -138,7 +141,8 @@ class CpuOps : public Ops {
   int32_t logit_rows_ = 0;
 };
 
-CpuOps::CpuOps(const Choice& choice, const ModelShape& shape, const ModelTensors& tensors, const OpsOptions& options)
+CpuOps::CpuOps(const Choice& choice, const ModelShape& shape, const ModelTensors& tensors,
+               const OpsOptions& options)
     : shape_(shape),
       kernels_(*choice.kernels),
       bf16_scores_(choice.bf16_scores),
@@ -350,8 +354,8 @@ void CpuOps::PrefillSolve(int32_t layer) {
 
 // x = x + (s * g) W_out^T + b_out
 void CpuOps::ResidualOut(int32_t layer) {
-  const cpu::ResidualOutArgs args{act_.u.data(), act_.operand_stride, weights_.layers[layer].w_out.view, shape_.width,
-                                  act_.x.data()};
+  const cpu::ResidualOutArgs args{act_.u.data(), act_.operand_stride, weights_.layers[layer].w_out.view,
+                                  shape_.width, act_.x.data()};
   const Tiling tiling(rows(), args.w.panels, pool_.threads());
   pool_.Run(tiling.tiles(), [&](int item, int) { kernels_.residual_out(args, tiling.tile(item)); });
 }
@@ -403,7 +407,8 @@ void CpuOps::EndStep() {
 
 absl::StatusOr<std::vector<float>> CpuOps::ReadLogits(int32_t output) {
   if (output < 0 || output >= logit_rows_) {
-    return absl::InvalidArgumentError(absl::StrCat("no logits of output ", output, "; there are ", logit_rows_));
+    return absl::InvalidArgumentError(
+        absl::StrCat("no logits of output ", output, "; there are ", logit_rows_));
   }
   const float* row = &logits_[int64_t{output} * shape_.vocab];
   return std::vector<float>(row, row + shape_.vocab);
@@ -434,9 +439,11 @@ DeviceRates CpuOps::MeasureRates() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOpsWith(InstructionSet set, const ModelShape& shape,
-                                                      const ModelTensors& tensors, const OpsOptions& options) {
+                                                      const ModelTensors& tensors,
+                                                      const OpsOptions& options) {
   if (options.cpu_threads < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("cpu_threads is ", options.cpu_threads, ", must be at least 1"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("cpu_threads is ", options.cpu_threads, ", must be at least 1"));
   }
   try {
     return std::make_unique<CpuOps>(Choose(set, tensors, options), shape, tensors, options);

@@ -9,11 +9,12 @@
 
 namespace sessa {
 
-// Packs the weights: in bf16 when the checkpoint's matrices are bf16 and the CPU has AVX512-BF16 (products then take bf16
-// activations and add in float32), else in float32; info().description says which and why. Starts cpu_threads - 1 threads.
-// A row's logits and state are bitwise independent of the other rows, of how the prompt was cut and of the number of threads
-// (not of the CPU). Uses of OpsOptions: max_rows, max_segments, state_dtype, cpu_threads. INVALID_ARGUMENT for a number
-// of threads below 1, RESOURCE_EXHAUSTED when memory cannot be reserved.
+// Packs the weights: in bf16 when the checkpoint's matrices are bf16 and the CPU has AVX512-BF16 (products
+// then take bf16 activations and add in float32), else in float32; info().description says which and why.
+// Starts cpu_threads - 1 threads. A row's logits and state are bitwise independent of the other rows, of how
+// the prompt was cut and of the number of threads (not of the CPU). Uses of OpsOptions: max_rows,
+// max_segments, state_dtype, cpu_threads. INVALID_ARGUMENT for a number of threads below 1,
+// RESOURCE_EXHAUSTED when memory cannot be reserved.
 absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOps(const ModelShape& shape, const ModelTensors& tensors,
                                                   const OpsOptions& options);
 

@@ -17,10 +17,14 @@ InstructionSet DetectInstructionSet() {
 
 const Kernels& KernelsFor(InstructionSet set, bool bf16_weights) {
   switch (set) {
-    case InstructionSet::kPortable: return PortableKernels();
-    case InstructionSet::kAvx2: return Avx2Kernels();
-    case InstructionSet::kAvx512: return Avx512Kernels();
-    case InstructionSet::kAvx512BF16: break;
+    case InstructionSet::kPortable:
+      return PortableKernels();
+    case InstructionSet::kAvx2:
+      return Avx2Kernels();
+    case InstructionSet::kAvx512:
+      return Avx512Kernels();
+    case InstructionSet::kAvx512BF16:
+      break;
   }
   return bf16_weights ? Avx512BF16Kernels() : Avx512Kernels();
 }

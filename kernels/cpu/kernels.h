@@ -1,10 +1,12 @@
-// The compute kernels of the CPU backend as plain functions over raw pointers. They are compiled several times, once
-// for each instruction set, each time in a translation unit of its own; this table is all that crosses between.
+// The compute kernels of the CPU backend as plain functions over raw pointers. They are compiled several
+// times, once for each instruction set, each time in a translation unit of its own; this table is all that
+// crosses between.
 //
-// Every kernel computes a row of its output from that row's inputs alone, in an order that depends neither on the other
-// rows nor on how the caller cuts the work. So rows and columns may be given to threads in any way.
+// Every kernel computes a row of its output from that row's inputs alone, in an order that depends neither on
+// the other rows nor on how the caller cuts the work. So rows and columns may be given to threads in any way.
 //
-// Activations that feed a matrix product ("operands") are bf16 or float32, as `bf16` says; all else is float32.
+// Activations that feed a matrix product ("operands") are bf16 or float32, as `bf16` says; all else is
+// float32.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +18,8 @@ inline constexpr int kPanelOutputs = 64;  // outputs of a panel of packed weight
 inline constexpr int kLanes = 16;         // outputs of a vector; 4 to a panel
 inline constexpr int kBlock = 64;         // tokens of a block of attention: a page
 
-// Weights (outputs, inputs), packed by panels of 64 outputs; a panel is, for each input (bf16: each pair of inputs), 64
-// weights (pairs). Missing outputs and the odd input are zeros.
+// Weights (outputs, inputs), packed by panels of 64 outputs; a panel is, for each input (bf16: each pair of
+// inputs), 64 weights (pairs). Missing outputs and the odd input are zeros.
 struct Matrix {
   const void* data = nullptr;
   const float* bias = nullptr;  // (64 panels), zeros where there is none
@@ -33,7 +35,7 @@ struct Tile {
 };
 
 struct LayerNormArgs {
-  const float* x;  // (rows, stride)
+  const float* x;          // (rows, stride)
   const int32_t* row_ids;  // row r of the output is row row_ids[r] of x; nullptr: row r
   int32_t width;
   const float *weight, *bias;  // (width)
@@ -61,7 +63,7 @@ struct NormInArgs {
 // slot * plane_row_bytes[p].
 struct RowState {
   std::byte* page;
-  float* open;  // open page of the session (compact state), layer 0
+  float* open;   // open page of the session (compact state), layer 0
   int32_t slot;  // position % 64
   bool decode;   // the row's past is complete before this step
 };
@@ -79,12 +81,13 @@ struct ProjectArgs {
   int32_t operand_stride;
   Matrix w;
   const SectionVec* sections;  // (4 panels)
-  const float* rope;   // (rows, 2, rope_width): cosines, then sines with the sign of their term; nullptr: no RoPE
+  const float*
+      rope;  // (rows, 2, rope_width): cosines, then sines with the sign of their term; nullptr: no RoPE
   int32_t rope_width;  // head width + 16: it wraps around
   int32_t head_width;
   float query_scale, feedback_scale;  // softmax scale times log2(e)
-  void* q;   // (rows, width), float32 or, for bf16_scores, bf16
-  void* qb;  // likewise
+  void* q;                            // (rows, width), float32 or, for bf16_scores, bf16
+  void* qb;                           // likewise
   int32_t width;
   bool bf16_scores;
   bool compact;  // state
@@ -128,7 +131,8 @@ struct HeadArgs {
   float* logits;  // (rows, vocab)
 };
 
-// --- attention, a block of at most 64 tokens at a time --------------------------------------------------------------
+// --- attention, a block of at most 64 tokens at a time
+// --------------------------------------------------------------
 
 // How queries and keys are stored; queries carry the softmax scale.
 enum class Keys { kF32, kBF16, kBF16Dot };  // query float32, float32, bf16; key float32, bf16, bf16
@@ -146,8 +150,8 @@ struct ScoreArgs {
   float* scores;  // (rows, 64)
 };
 
-// Row r of `rows` sees tokens [0, min(64, valid + r * valid_step)) of the block; none when that is <= 0, and the row then
-// stays as it is.
+// Row r of `rows` sees tokens [0, min(64, valid + r * valid_step)) of the block; none when that is <= 0, and
+// the row then stays as it is.
 struct SoftmaxArgs {
   float* p;  // (rows, 64): scores in, exp2(score - m) out, zero beyond the valid tokens
   int32_t rows;
@@ -184,15 +188,15 @@ struct NormalizeArgs {
   bool to_float;
 };
 
-// Rows of one block of one session, in order: ctx = (acc scale + sum_{j < slot} p_j s_j) / l; s = f + gamma ctx, to the
-// page; u = s g. Over columns [column_begin, column_end).
+// Rows of one block of one session, in order: ctx = (acc scale + sum_{j < slot} p_j s_j) / l; s = f + gamma
+// ctx, to the page; u = s g. Over columns [column_begin, column_end).
 struct SolveArgs {
   int32_t row_begin, row_end;  // of the batch; consecutive slots of one page
   int32_t column_begin, column_end;
   const float* p;      // (rows of the batch, 64)
   const float* scale;  // (rows of the batch), likewise l
   const float* l;
-  float* acc;          // (rows, width); overwritten
+  float* acc;  // (rows, width); overwritten
   int32_t width;
   FeedbackOutArgs out;
 };
@@ -214,9 +218,9 @@ struct Kernels {
   void (*normalize)(const NormalizeArgs&);
 };
 
-const Kernels& PortableKernels();       // float32 operands
-const Kernels& Avx2Kernels();           // float32
-const Kernels& Avx512Kernels();         // float32
-const Kernels& Avx512BF16Kernels();     // bf16
+const Kernels& PortableKernels();    // float32 operands
+const Kernels& Avx2Kernels();        // float32
+const Kernels& Avx512Kernels();      // float32
+const Kernels& Avx512BF16Kernels();  // bf16
 
 }  // namespace sessa::cpu

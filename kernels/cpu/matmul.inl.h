@@ -1,5 +1,5 @@
-// Matrix products against packed weights, a register tile of some rows x 64 outputs at a time. Each output is one chain
-// of multiply-adds over the inputs in order, so it does not depend on the rows beside it.
+// Matrix products against packed weights, a register tile of some rows x 64 outputs at a time. Each output is
+// one chain of multiply-adds over the inputs in order, so it does not depend on the rows beside it.
 #pragma once
 
 #include "kernels/cpu/kernels.h"
@@ -52,25 +52,28 @@ inline void MultiplyTile(const uint16_t* a, int64_t stride, const uint16_t* pane
 
 // MultiplyTile for a number of rows (R .. kTileRows) known only at run time.
 template <class S, int R = 1, class Operand>
-inline void MultiplyRows(int rows, const Operand* a, int64_t stride, const Operand* panel, int inputs, float* out) {
+inline void MultiplyRows(int rows, const Operand* a, int64_t stride, const Operand* panel, int inputs,
+                         float* out) {
   if constexpr (R < S::kTileRows) {
     if (rows > R) return MultiplyRows<S, R + 1>(rows, a, stride, panel, inputs, out);
   }
   MultiplyTile<S, R>(a, stride, panel, inputs, out);
 }
 
-// Calls finish(row, panel, out) for each row and panel of the tile, out (64) being the row's products with the panel. Row
-// r is at a + r * stride.
+// Calls finish(row, panel, out) for each row and panel of the tile, out (64) being the row's products with
+// the panel. Row r is at a + r * stride.
 template <class S, class Operand, class Finish>
-inline void Multiply(const Operand* a, int64_t stride, const Matrix& w, const Tile& tile, const Finish& finish) {
+inline void Multiply(const Operand* a, int64_t stride, const Matrix& w, const Tile& tile,
+                     const Finish& finish) {
   alignas(64) float out[S::kTileRows * kPanelOutputs];
   const int rows = tile.row_end - tile.row_begin;
   const int groups = (rows + S::kTileRows - 1) / S::kTileRows;
   for (int panel = tile.panel_begin; panel < tile.panel_end; ++panel) {
-    const auto* weights = reinterpret_cast<const Operand*>(static_cast<const std::byte*>(w.data) +
-                                                           panel * w.bytes_per_panel);
+    const auto* weights =
+        reinterpret_cast<const Operand*>(static_cast<const std::byte*>(w.data) + panel * w.bytes_per_panel);
     for (int group = 0; group < groups; ++group) {  // of even size: 8 rows are 4 + 4, not 6 + 2
-      const int begin = tile.row_begin + rows * group / groups, end = tile.row_begin + rows * (group + 1) / groups;
+      const int begin = tile.row_begin + rows * group / groups,
+                end = tile.row_begin + rows * (group + 1) / groups;
       MultiplyRows<S>(end - begin, a + begin * stride, stride, weights, w.inputs, out);
       for (int row = begin; row < end; ++row) finish(row, panel, out + (row - begin) * kPanelOutputs);
     }

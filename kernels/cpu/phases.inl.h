@@ -1,5 +1,5 @@
-// The phases around the matrix products: LayerNorm before them, and what is done with each row of outputs while it is
-// in cache.
+// The phases around the matrix products: LayerNorm before them, and what is done with each row of outputs
+// while it is in cache.
 #pragma once
 
 #include "kernels/cpu/kernels.h"
@@ -44,7 +44,8 @@ template <class S, class Operand>
 void LayerNorm(const LayerNormArgs& a, int32_t row_begin, int32_t row_end) {
   for (int32_t row = row_begin; row < row_end; ++row) {
     const int64_t from = a.row_ids != nullptr ? a.row_ids[row] : row;
-    LayerNormRow<S>(a, a.x + from * a.width, static_cast<Operand*>(a.out) + int64_t{row - row_begin} * a.out_stride);
+    LayerNormRow<S>(a, a.x + from * a.width,
+                    static_cast<Operand*>(a.out) + int64_t{row - row_begin} * a.out_stride);
   }
 }
 
@@ -115,16 +116,25 @@ void Project(const ProjectArgs& a, const Tile& tile) {
         case Section::kQuery:
           StoreQuery<S>(a, a.q, index, S::Mul(Rotate<S>(a, row, to.offset, y), query_scale), to.lanes);
           break;
-        case Section::kFeedbackQuery: StoreQuery<S>(a, a.qb, index, S::Mul(y, feedback_scale), to.lanes); break;
-        case Section::kKey: StoreState<S>(a, row, 0, to.offset, Rotate<S>(a, row, to.offset, y), to.lanes); break;
-        case Section::kValue: StoreState<S>(a, row, 1, to.offset, y, to.lanes); break;
-        case Section::kFeedbackKey: StoreState<S>(a, row, 2, to.offset, y, to.lanes); break;
+        case Section::kFeedbackQuery:
+          StoreQuery<S>(a, a.qb, index, S::Mul(y, feedback_scale), to.lanes);
+          break;
+        case Section::kKey:
+          StoreState<S>(a, row, 0, to.offset, Rotate<S>(a, row, to.offset, y), to.lanes);
+          break;
+        case Section::kValue:
+          StoreState<S>(a, row, 1, to.offset, y, to.lanes);
+          break;
+        case Section::kFeedbackKey:
+          StoreState<S>(a, row, 2, to.offset, y, to.lanes);
+          break;
       }
     }
   });
 }
 
-// s = f + gamma ctx for n columns of a row: s to the page, u = s g to the next product. Returns fp16 saturations.
+// s = f + gamma ctx for n columns of a row: s to the page, u = s g to the next product. Returns fp16
+// saturations.
 template <class S, class Operand>
 inline int64_t StoreFeedback(const FeedbackOutArgs& a, int64_t row, int column, int n, typename S::Vec f,
                              typename S::Vec ctx) {

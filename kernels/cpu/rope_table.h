@@ -8,9 +8,9 @@
 
 namespace sessa::cpu {
 
-// For position t = 64 b + r the angle t theta_i is the sum of two whose cosine and sine are tabulated in double precision,
-// so a row costs a few multiplications and is as exact as std::cos of the whole angle. theta_i = rope_theta^(-2i/d), rounded
-// to float32, as docs/sessa-model.md says.
+// For position t = 64 b + r the angle t theta_i is the sum of two whose cosine and sine are tabulated in
+// double precision, so a row costs a few multiplications and is as exact as std::cos of the whole angle.
+// theta_i = rope_theta^(-2i/d), rounded to float32, as docs/sessa-model.md says.
 class RopeTable {
  public:
   explicit RopeTable(const ModelShape& shape);  // REQUIRES: shape.use_rope
@@ -19,7 +19,8 @@ class RopeTable {
   int32_t row_width() const { return head_width_ + 16; }
   // Makes positions up to `position` available to Fill.
   void Reserve(int64_t position);
-  // Writes row_width() cosines, then row_width() sines (negated at even places). Any thread, positions reserved.
+  // Writes row_width() cosines, then row_width() sines (negated at even places). Any thread, positions
+  // reserved.
   void Fill(int64_t position, float* row) const;
 
  private:

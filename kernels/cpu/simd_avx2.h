@@ -1,5 +1,5 @@
-// Sixteen floats in two AVX2 registers (with FMA and F16C). Included only by a translation unit compiled for them.
-// What each function does is said in simd_avx512.h.
+// Sixteen floats in two AVX2 registers (with FMA and F16C). Included only by a translation unit compiled for
+// them. What each function does is said in simd_avx512.h.
 #pragma once
 
 #include <immintrin.h>
@@ -39,7 +39,9 @@ struct Avx2 {
     const Halves h(p, n);
     return LoadBF16(h.numbers);
   }
-  static Vec LoadFP16(const uint16_t* p) { return {_mm256_cvtph_ps(Load8(p)), _mm256_cvtph_ps(Load8(p + 8))}; }
+  static Vec LoadFP16(const uint16_t* p) {
+    return {_mm256_cvtph_ps(Load8(p)), _mm256_cvtph_ps(Load8(p + 8))};
+  }
   static Vec LoadFP16(const uint16_t* p, int n) {
     const Halves h(p, n);
     return LoadFP16(h.numbers);
@@ -47,7 +49,8 @@ struct Avx2 {
   static void StoreBF16(uint16_t* p, Vec v, int n) { StoreHalves(p, ToBF16(v.low), ToBF16(v.high), n); }
   static void StoreFP16(uint16_t* p, Vec v, int n) {
     const auto convert = [](__m256 x) {
-      const __m256 bounded = _mm256_max_ps(_mm256_set1_ps(-65504.0f), _mm256_min_ps(_mm256_set1_ps(65504.0f), x));
+      const __m256 bounded =
+          _mm256_max_ps(_mm256_set1_ps(-65504.0f), _mm256_min_ps(_mm256_set1_ps(65504.0f), x));
       return _mm256_cvtps_ph(bounded, _MM_FROUND_TO_NEAREST_INT);
     };
     StoreHalves(p, convert(v.low), convert(v.high), n);
@@ -131,9 +134,9 @@ struct Avx2 {
     __builtin_memcpy(p, numbers, 2 * n);
   }
   static __m256 AbsHalf(__m256 v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
-  // For integer <= 0, as softmax needs it: below 2^-126 the result is zero.
+  // For integer <= 0, as softmax needs it: below 2^-126 the result is zero. A NaN v stays.
   static __m256 ScaleHalf(__m256 v, __m256 integer) {
-    const __m256 normal = _mm256_cmp_ps(integer, _mm256_set1_ps(-126.0f), _CMP_GE_OQ);
+    const __m256 normal = _mm256_cmp_ps(integer, _mm256_set1_ps(-126.0f), _CMP_NLT_UQ);
     const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(_mm256_and_ps(integer, normal)), 23);
     const __m256 scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), exponent));
     return _mm256_and_ps(scaled, normal);

@@ -8,9 +8,9 @@
 namespace sessa::cpu {
 namespace {  // each translation unit its own: no code for one CPU may be linked into another's
 
-// The instruction sets (Avx512, Avx512Bf16, Avx2, Portable) offer the same functions on vectors of 16 lanes; the
-// kernels are templates over them. `n` is a count of valid lanes, 1..16 (0 where it says so): other lanes read as zero and
-// are not written. Sums over lanes always add in the order lane ^ 8, ^ 4, ^ 2, ^ 1.
+// The instruction sets (Avx512, Avx512Bf16, Avx2, Portable) offer the same functions on vectors of 16 lanes;
+// the kernels are templates over them. `n` is a count of valid lanes, 1..16 (0 where it says so): other lanes
+// read as zero and are not written. Sums over lanes always add in the order lane ^ 8, ^ 4, ^ 2, ^ 1.
 struct Avx512 {
   using Vec = __m512;
   static constexpr int kTileRows = 6;  // of a matrix product's register tile
@@ -27,16 +27,21 @@ struct Avx512 {
   static void Store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
   static void Store(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, Mask(n), v); }
 
-  static Vec LoadBF16(const uint16_t* p) { return FromBF16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Vec LoadBF16(const uint16_t* p) {
+    return FromBF16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   static Vec LoadBF16(const uint16_t* p, int n) { return FromBF16(_mm256_maskz_loadu_epi16(Mask(n), p)); }
   static Vec LoadFP16(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
-  static Vec LoadFP16(const uint16_t* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(Mask(n), p)); }
+  static Vec LoadFP16(const uint16_t* p, int n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(Mask(n), p));
+  }
   static void StoreBF16(uint16_t* p, Vec v, int n) { _mm256_mask_storeu_epi16(p, Mask(n), ToBF16(v)); }
   // Out of range: +-65504; NaN stays NaN.
   static void StoreFP16(uint16_t* p, Vec v, int n) {
-    const Vec bounded = _mm512_max_ps(Set(-65504.0f), _mm512_min_ps(Set(65504.0f), v));  // NaN: the second operand
+    const Vec bounded =
+        _mm512_max_ps(Set(-65504.0f), _mm512_min_ps(Set(65504.0f), v));  // NaN: the second operand
     _mm256_mask_storeu_epi16(p, Mask(n),
                              _mm512_cvtps_ph(bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }

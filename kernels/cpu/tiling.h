@@ -10,8 +10,8 @@ namespace sessa::cpu {
 
 inline constexpr int32_t kTileRows = 64;  // at most, in a tile
 
-// Rows are cut into even chunks of at most kTileRows; panels are cut as well when there are few rows, so that each thread gets
-// several tiles. Tiles that share rows are neighbours.
+// Rows are cut into even chunks of at most kTileRows; panels are cut as well when there are few rows, so that
+// each thread gets several tiles. Tiles that share rows are neighbours.
 class Tiling {
  public:
   Tiling(int32_t rows, int32_t panels, int32_t threads)
@@ -23,12 +23,15 @@ class Tiling {
   int32_t tiles() const { return row_chunks_ * panel_chunks_; }
   Tile tile(int32_t i) const {
     const int64_t r = i / panel_chunks_, p = i % panel_chunks_;
-    return {static_cast<int32_t>(rows_ * r / row_chunks_), static_cast<int32_t>(rows_ * (r + 1) / row_chunks_),
-            static_cast<int32_t>(panels_ * p / panel_chunks_), static_cast<int32_t>(panels_ * (p + 1) / panel_chunks_)};
+    return {static_cast<int32_t>(rows_ * r / row_chunks_),
+            static_cast<int32_t>(rows_ * (r + 1) / row_chunks_),
+            static_cast<int32_t>(panels_ * p / panel_chunks_),
+            static_cast<int32_t>(panels_ * (p + 1) / panel_chunks_)};
   }
 
  private:
-  static constexpr int32_t kTilesPerThread = 12;  // for even shares of some ten panels; 1 panel is some 10 us at one row
+  static constexpr int32_t kTilesPerThread =
+      12;  // for even shares of some ten panels; 1 panel is some 10 us at one row
 
   int32_t rows_, panels_, row_chunks_, panel_chunks_;
 };

@@ -147,8 +147,8 @@ bool AllBF16(const ModelTensors& tensors) {
   };
   bool all = bf16(tensors.embed) && bf16(tensors.head);
   for (const LayerTensors& layer : tensors.layers) {
-    all = all && bf16(layer.w_in_weight) && bf16(layer.q_weight) && bf16(layer.k_weight) && bf16(layer.v_weight) &&
-          bf16(layer.fb_weight) && bf16(layer.out_weight) && bf16(layer.w_out_weight);
+    all = all && bf16(layer.w_in_weight) && bf16(layer.q_weight) && bf16(layer.k_weight) &&
+          bf16(layer.v_weight) && bf16(layer.fb_weight) && bf16(layer.out_weight) && bf16(layer.w_out_weight);
   }
   return all;
 }

@@ -6,7 +6,7 @@ namespace sessa::cpu {
 namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(50);
-constexpr int kSpinsBeforeYield = 2000;
+constexpr int kSpinsBeforeYield = 500;  // some 10 us
 
 inline void Pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -18,7 +18,8 @@ inline void Pause() {
 
 WorkerPool::WorkerPool(int threads) {
   workers_.reserve(threads - 1);
-  for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { WorkerLoop(thread); });
+  for (int thread = 1; thread < threads; ++thread)
+    workers_.emplace_back([this, thread] { WorkerLoop(thread); });
 }
 
 WorkerPool::~WorkerPool() {
@@ -38,7 +39,8 @@ void WorkerPool::RunJob(int items, Function function, const void* context) {
   items_.store(items, std::memory_order_relaxed);
   done_.store(0, std::memory_order_relaxed);
   ticket_.store((ticket_.load(std::memory_order_relaxed) / kJob + 1) * kJob);
-  // Sequentially consistent with a worker's "parked, then look at the ticket again": one of the two sees the other.
+  // Sequentially consistent with a worker's "parked, then look at the ticket again": one of the two sees the
+  // other.
   if (parked_.load() > 0) {
     wake_.fetch_add(1);
     wake_.notify_all();
@@ -61,7 +63,8 @@ bool WorkerPool::RunOneItem(int thread) {
     const Function function = function_.load(std::memory_order_relaxed);
     const void* context = context_.load(std::memory_order_relaxed);
     if (item >= items_.load(std::memory_order_relaxed)) return false;
-    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
+    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
+                                       std::memory_order_acquire)) {
       continue;
     }
     function(context, static_cast<int>(item), thread);
@@ -77,6 +80,7 @@ bool WorkerPool::SpinForWork(uint64_t seen_job) const {
       if (ticket_.load(std::memory_order_acquire) / kJob != seen_job) return true;
       Pause();
     }
+    std::this_thread::yield();  // to a thread that has work, where there are more threads than cores
   } while (std::chrono::steady_clock::now() < end);
   return false;
 }

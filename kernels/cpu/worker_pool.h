@@ -8,9 +8,9 @@
 
 namespace sessa::cpu {
 
-// Runs the items of a job on the calling thread and threads() - 1 workers. Workers spin for some tens of microseconds after
-// their last item, then sleep until the next job. Run is called by one thread; it never waits for a worker that holds
-// no item, so a worker that the kernel has descheduled delays nothing.
+// Runs the items of a job on the calling thread and threads() - 1 workers. Workers spin for some tens of
+// microseconds after their last item, then sleep until the next job. Run is called by one thread; it never
+// waits for a worker that holds no item, so a worker that the kernel has descheduled delays nothing.
 class WorkerPool {
  public:
   explicit WorkerPool(int threads);  // in all, the caller's included; >= 1
@@ -20,13 +20,16 @@ class WorkerPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(item, thread) once for every item in [0, items), thread in [0, threads()), in no particular order; returns
-  // when all have returned. What they wrote is then visible to the caller and to every later job.
+  // Calls body(item, thread) once for every item in [0, items), thread in [0, threads()), in no particular
+  // order; returns when all have returned. What they wrote is then visible to the caller and to every later
+  // job.
   template <class Body>
   void Run(int items, const Body& body) {
     if (items <= 0) return;
-    RunJob(items, [](const void* context, int item, int thread) { (*static_cast<const Body*>(context))(item, thread); },
-           &body);
+    RunJob(
+        items,
+        [](const void* context, int item, int thread) { (*static_cast<const Body*>(context))(item, thread); },
+        &body);
   }
 
  private:
@@ -39,8 +42,8 @@ class WorkerPool {
   void WorkerLoop(int thread);
   bool SpinForWork(uint64_t seen_job) const;
 
-  // The job: written by Run between jobs only. A worker may read it while it changes; it acts on what it read only if it
-  // then takes an item of the job that it had seen, which proves that nothing changed.
+  // The job: written by Run between jobs only. A worker may read it while it changes; it acts on what it read
+  // only if it then takes an item of the job that it had seen, which proves that nothing changed.
   std::atomic<Function> function_{nullptr};
   std::atomic<const void*> context_{nullptr};
   std::atomic<uint32_t> items_{0};

@@ -1,0 +1,68 @@
+#include "kernels/cpu/worker_pool.h"
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace sessa::cpu {
+namespace {
+
+class WorkerPoolTest : public testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Threads, WorkerPoolTest, testing::Values(1, 2, 3, 8));
+
+TEST_P(WorkerPoolTest, RunsEveryItemOnceAndShowsWhatItWrote) {
+  WorkerPool pool(GetParam());
+  EXPECT_EQ(pool.threads(), GetParam());
+  for (int round = 0; round < 300; ++round) {
+    for (int items : {0, 1, 2, 7, 100}) {
+      std::vector<int> runs(items, 0);  // plain ints: a race or a lost item would show
+      pool.Run(items, [&](int item, int thread) {
+        runs[item] += 1;
+        EXPECT_LT(thread, pool.threads());
+      });
+      EXPECT_EQ(runs, std::vector<int>(items, 1));
+    }
+  }
+}
+
+TEST_P(WorkerPoolTest, JobsSeeWhatEarlierJobsWrote) {
+  WorkerPool pool(GetParam());
+  std::vector<int64_t> numbers(257, 0);
+  for (int round = 0; round < 500; ++round) {
+    // Item i reads its neighbour of the round before, which any thread may have written.
+    std::vector<int64_t> next(numbers.size());
+    pool.Run(static_cast<int>(numbers.size()),
+             [&](int item, int) { next[item] = numbers[(item + 1) % numbers.size()] + 1; });
+    numbers.swap(next);
+  }
+  EXPECT_EQ(numbers, std::vector<int64_t>(numbers.size(), 500));
+}
+
+TEST_P(WorkerPoolTest, WakesWorkersThatSleep) {
+  WorkerPool pool(GetParam());
+  for (int round = 0; round < 5; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // much longer than they spin
+    std::atomic<int> runs{0};
+    pool.Run(64, [&](int, int) { ++runs; });
+    EXPECT_EQ(runs.load(), 64);
+  }
+}
+
+TEST_P(WorkerPoolTest, SharesTheWork) {
+  WorkerPool pool(GetParam());
+  std::vector<std::atomic<int>> runs(GetParam());
+  // Each item waits until every thread has one, so it returns only if all threads take part.
+  std::atomic<int> arrived{0};
+  pool.Run(GetParam(), [&](int, int thread) {
+    ++runs[thread];
+    ++arrived;
+    while (arrived < GetParam()) std::this_thread::yield();
+  });
+  for (const std::atomic<int>& count : runs) EXPECT_EQ(count.load(), 1);
+}
+
+}  // namespace
+}  // namespace sessa::cpu
