@@ -30,6 +30,16 @@ struct PrefillSegment {
                            //   that holds start + rows - 1
 };
 
+// How work is cut, for benches; 0: as the plan finds best.
+struct PrefillTuning {
+  int32_t leaf = 1024;          // rows of a leaf inverse: 128, 256, 512 or 1024
+  int32_t forward_rows = 0;     // query rows of a forward tile: 128 or, for head width 64, 192
+  int32_t past_columns = 0;     // columns of the tiles of the past's contribution, of the solve: 64, 128, 256
+  int32_t solve_columns = 0;
+  int32_t inverse_columns = 0;  // 64, 128
+  bool alternate = true;        // forward: consumers take turns on the tensor cores
+};
+
 // What buffers are sized for; constant after start.
 struct PrefillLimits {
   ModelShape shape;
@@ -40,7 +50,7 @@ struct PrefillLimits {
   int64_t panel_bytes = int64_t{128} << 20;    // of the panel of attention weights; longer pasts take several
   bool tensor_cores = true;                    // false: the plain kernels (checks; cards before sm_90)
   int32_t multiprocessors = 132;               // of the card: how finely work is cut
-  int32_t leaf = 1024;                         // rows of a leaf inverse: 128, 256, 512 or 1024
+  PrefillTuning tuning;
 };
 
 // Device memory that the launchers of a step share, and pinned host memory (and as much device memory) for a

@@ -10,23 +10,40 @@ __device__ __forceinline__ __half2 ClampToHalf(float2 value) {
   return __floats2half2_rn(fminf(fmaxf(value.x, -65504.f), 65504.f), fminf(fmaxf(value.y, -65504.f), 65504.f));
 }
 
-// Writes columns column and column + 1 of padded row i of the segment; nothing for rows that are not new.
-__device__ __forceinline__ void AppendSolved(const PrefillBuffers& buffers, const DeviceSegment& segment, int i,
-                                             int column, float2 value, __half2 half, const SolveOutputs& outputs) {
+// Column 0 of a padded row's places; all null for rows that are not new, open null outside the last block.
+struct SolvedRow {
+  float* s = nullptr;
+  __half* page = nullptr;
+  float* open = nullptr;
+};
+
+__device__ __forceinline__ SolvedRow FindSolvedRow(const PrefillBuffers& buffers, const DeviceSegment& segment, int i,
+                                                   const SolveOutputs& outputs) {
+  SolvedRow row;
   const int end = segment.lead + segment.rows;
-  if (i < segment.lead || i >= end || column >= buffers.D) return;
-  const int64_t row = segment.first_row + i - segment.lead;
-  *reinterpret_cast<float2*>(outputs.s + row * buffers.D + column) = value;
+  if (i < segment.lead || i >= end) return row;
   const int position = segment.block_start + i;
-  const int32_t page = buffers.page_table[segment.page_begin + position / kPageTokens];
-  const int64_t in_page = static_cast<int64_t>(position % kPageTokens) * buffers.D + column;
-  *reinterpret_cast<__half2*>(buffers.s_plane + page * buffers.page_bytes + in_page * 2) = half;
+  const int64_t in_page = static_cast<int64_t>(position % kPageTokens) * buffers.D;
+  const int64_t page = buffers.page_table[segment.page_begin + position / kPageTokens];
+  row.s = outputs.s + static_cast<int64_t>(segment.first_row + i - segment.lead) * buffers.D;
+  row.page = reinterpret_cast<__half*>(buffers.s_plane + page * buffers.page_bytes) + in_page;
   if (i / kPageTokens == (end - 1) / kPageTokens) {
-    *reinterpret_cast<float2*>(buffers.open_plane + segment.open_page * buffers.open_page_bytes + in_page * 4) =
-        value;
+    row.open =
+        reinterpret_cast<float*>(buffers.open_plane + segment.open_page * buffers.open_page_bytes) + in_page;
   }
-  const int beyond = !(fabsf(value.x) <= 65504.f) + !(fabsf(value.y) <= 65504.f);
-  if (beyond > 0) atomicAdd(outputs.saturations, static_cast<unsigned long long>(beyond));
+  return row;
+}
+
+// Stores columns column and column + 1; returns how many of them fp16 does not hold.
+__device__ __forceinline__ int StoreSolved(const SolvedRow& row, int column, float2 value, __half2 half) {
+  *reinterpret_cast<float2*>(row.s + column) = value;
+  *reinterpret_cast<__half2*>(row.page + column) = half;
+  if (row.open != nullptr) *reinterpret_cast<float2*>(row.open + column) = value;
+  return !(fabsf(value.x) <= 65504.f) + !(fabsf(value.y) <= 65504.f);
+}
+
+__device__ __forceinline__ void CountSaturations(const SolveOutputs& outputs, int count) {
+  if (count > 0) atomicAdd(outputs.saturations, static_cast<unsigned long long>(count));
 }
 
 }  // namespace sessa::cuda

@@ -85,9 +85,9 @@ cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFee
       return LaunchScore(buffers, List<ScoreTile>(context, plan.offsets.score, panel.score.first), panel.score.count,
                          params.qb, context.limits->max_rows, stream);
     });
-    sequence.Run([&] { return LaunchNorm(buffers, rows, plan.rows.count, panel.index, params.gamma, stream); });
+    sequence.Run([&] { return LaunchWeightNorm(buffers, rows, plan.rows.count, panel.index, params.gamma, stream); });
     sequence.Run([&] {
-      return LaunchProduct(buffers, Product::kPast, plan.tile_columns, ProductTiles(context, panel.past),
+      return LaunchProduct(buffers, ProductKind::kPast, plan.tile_columns, ProductTiles(context, panel.past),
                            panel.past.count, {}, stream);
     });
   }
@@ -96,7 +96,7 @@ cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFee
   });
   for (size_t level = 0; level < plan.inverse.size(); level++) {
     sequence.Run([&] {
-      return LaunchProduct(buffers, level % 2 == 0 ? Product::kInverseLeft : Product::kInverse,
+      return LaunchProduct(buffers, level % 2 == 0 ? ProductKind::kInverseLeft : ProductKind::kInverse,
                            plan.inverse_columns, ProductTiles(context, plan.inverse[level]),
                            plan.inverse[level].count, {}, stream);
     });
@@ -116,7 +116,7 @@ cudaError_t LaunchPrefillSolve(const PrefillContext& context, const PrefillFeedb
     });
     for (const PrefillPlan::Solve& solve : plan.solve) {
       sequence.Run([&] {
-        return LaunchProduct(buffers, solve.leaf ? Product::kLeaf : Product::kUpdate, plan.solve_columns,
+        return LaunchProduct(buffers, solve.leaf ? ProductKind::kLeaf : ProductKind::kUpdate, plan.solve_columns,
                              ProductTiles(context, solve.range), solve.range.count, outputs, stream);
       });
     }

@@ -32,8 +32,12 @@ cudaError_t LaunchFlashForward(const PrefillContext& context, const PrefillForwa
   p.D = shape.width;
   p.scale = static_cast<float>(M_LOG2E / std::sqrt(static_cast<double>(shape.head_width())));
   const int tiles = plan.forward.count;
-  if (shape.head_width() == 128) return LaunchFlash<128, 2>(p, tiles, stream);
-  return plan.forward_rows == 192 ? LaunchFlash<64, 3>(p, tiles, stream) : LaunchFlash<64, 2>(p, tiles, stream);
+  const bool alternate = context.limits->tuning.alternate;
+  if (shape.head_width() == 128) return LaunchFlash<128, 2, true>(p, tiles, stream);
+  if (plan.forward_rows == 192) {
+    return alternate ? LaunchFlash<64, 3, true>(p, tiles, stream) : LaunchFlash<64, 3, false>(p, tiles, stream);
+  }
+  return alternate ? LaunchFlash<64, 2, true>(p, tiles, stream) : LaunchFlash<64, 2, false>(p, tiles, stream);
 }
 
 }  // namespace sessa::cuda

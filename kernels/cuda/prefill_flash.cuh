@@ -12,12 +12,14 @@
 
 #include "kernels/cuda/prefill_hopper.cuh"
 #include "kernels/cuda/prefill_maps.h"
+#include "kernels/cuda/prefill_overlap.cuh"
 #include "kernels/cuda/prefill_tables.h"
 #include "kernels/cuda/prefill_wgmma.cuh"
 
 namespace sessa::cuda {
 
 inline constexpr int kFlashColumns = 128;  // positions of a tile
+inline constexpr int kTurn = 2;            // named barrier of the first consumer's turn
 
 struct FlashParams {
   CUtensorMap q, k, v;
@@ -165,7 +167,9 @@ __device__ __forceinline__ void FlashClearValues(uint8_t* v, int first_row) {
   NamedBarrier(1, kGroups * 128);
 }
 
-template <int kHead, int kGroups>
+// kAlternate: the consumers take turns at handing work to the tensor cores, so that one computes weights while
+// another multiplies.
+template <int kHead, int kGroups, bool kAlternate>
 __device__ __forceinline__ void FlashConsume(const FlashParams& p, const DeviceSegment& segment, int row, int head,
                                              int tiles, uint8_t* queries, uint8_t* ring,
                                              FlashBarriers<FlashShape<kHead, kGroups>::kStages>& barriers) {
@@ -195,6 +199,7 @@ __device__ __forceinline__ void FlashConsume(const FlashParams& p, const DeviceS
     BarrierWait(&barriers.v_full[0], 0);
     FlashClearValues<kHead, kGroups>(ring + Shape::kTileBytes, end - (tiles - 1) * kFlashColumns);
   }
+  if (kAlternate && group == kGroups - 1 && tiles > 1) NamedBarrierArrive(kTurn, 256);
   const auto values = [&](int at) {
     return SharedAddress(ring + at * 2 * Shape::kTileBytes + Shape::kTileBytes);
   };
@@ -203,14 +208,17 @@ __device__ __forceinline__ void FlashConsume(const FlashParams& p, const DeviceS
     const uint32_t v_phase = phase;
     if (++stage == Shape::kStages) stage = 0, phase ^= 1;
     BarrierWait(&barriers.k_full[stage], phase);
+    if (kAlternate) NamedBarrier(kTurn + group, 256);
     Pin(S);
     Pin(O);
     WgmmaFence();
     FlashScores<kHead>(S, q, SharedAddress(ring + stage * 2 * Shape::kTileBytes));
     WgmmaCommit();
     BarrierWait(&barriers.v_full[v_stage], v_phase);
+    WgmmaFence();
     FlashValues<kHead>(O, P, values(v_stage));
     WgmmaCommit();
+    if (kAlternate) NamedBarrierArrive(kTurn + (group + 1) % kGroups, 256);
     WgmmaWait<1>();
     Pin(S);
     if (lane == 0) BarrierArrive(&barriers.k_empty[stage]);
@@ -222,6 +230,7 @@ __device__ __forceinline__ void FlashConsume(const FlashParams& p, const DeviceS
     for (int i = 0; i < kHead / 2; i++) O[i] *= alpha[i / 2 % 2];
     FlashPack(P, S);
   }
+  if (kAlternate && group == 0 && tiles > 1) NamedBarrier(kTurn, 256);  // the last turn given is taken
   BarrierWait(&barriers.v_full[stage], phase);
   Pin(O);
   WgmmaFence();
@@ -248,7 +257,7 @@ __device__ __forceinline__ void FlashConsume(const FlashParams& p, const DeviceS
 
 #endif  // SESSA_HOPPER_CODE
 
-template <int kHead, int kGroups>
+template <int kHead, int kGroups, bool kAlternate>
 __global__ void __launch_bounds__(FlashShape<kHead, kGroups>::kThreads, 1)
     FlashKernel(const __grid_constant__ FlashParams p) {
 #if SESSA_HOPPER_CODE
@@ -273,6 +282,8 @@ __global__ void __launch_bounds__(FlashShape<kHead, kGroups>::kThreads, 1)
     BarrierInitFence();
   }
   __syncthreads();
+  AllowNext();
+  WaitForPrevious();
   if (threadIdx.x >= kGroups * 128) {
     ShrinkRegisters<24>();
     if (threadIdx.x == kGroups * 128) {
@@ -280,21 +291,21 @@ __global__ void __launch_bounds__(FlashShape<kHead, kGroups>::kThreads, 1)
     }
   } else {
     GrowRegisters<(kGroups == 3 ? 160 : 240)>();
-    FlashConsume<kHead, kGroups>(p, segment, at.row, head, tiles, queries, ring, barriers);
+    FlashConsume<kHead, kGroups, kAlternate>(p, segment, at.row, head, tiles, queries, ring, barriers);
   }
 #else
   __trap();
 #endif
 }
 
-template <int kHead, int kGroups>
+template <int kHead, int kGroups, bool kAlternate>
 cudaError_t LaunchFlash(const FlashParams& params, int tiles, cudaStream_t stream) {
   using Shape = FlashShape<kHead, kGroups>;
   static const cudaError_t configured = cudaFuncSetAttribute(
-      FlashKernel<kHead, kGroups>, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::kShared);
+      FlashKernel<kHead, kGroups, kAlternate>, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::kShared);
   if (configured != cudaSuccess) return configured;
-  FlashKernel<kHead, kGroups><<<tiles * params.heads, Shape::kThreads, Shape::kShared, stream>>>(params);
-  return cudaGetLastError();
+  return LaunchOverlapped(FlashKernel<kHead, kGroups, kAlternate>, tiles * params.heads, Shape::kThreads,
+                          Shape::kShared, stream, params);
 }
 
 }  // namespace sessa::cuda

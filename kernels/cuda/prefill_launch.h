@@ -45,10 +45,10 @@ cudaError_t LaunchScore(const PrefillBuffers& buffers, const ScoreTile* tiles, i
 
 // NORM: joins the panel's maxima and sums with those of the panels before it, brings P~ to the joint maximum, and
 // for the last panel (index 0) forms sigma = gamma / sum.
-cudaError_t LaunchNorm(const PrefillBuffers& buffers, const SolveRows* rows, int count, int32_t panel_index,
+cudaError_t LaunchWeightNorm(const PrefillBuffers& buffers, const SolveRows* rows, int count, int32_t panel_index,
                        const float* gamma, cudaStream_t stream);
 
-enum class Product {
+enum class ProductKind {
   kPast,         // planes = [planes * rescale +] P~ s of closed pages
   kInverseLeft,  // T = sigma (P21 + P21 W11)
   kInverse,      // W21 = T + W22 T
@@ -61,7 +61,7 @@ struct SolveOutputs {
   unsigned long long* saturations = nullptr;
 };
 
-cudaError_t LaunchProduct(const PrefillBuffers& buffers, Product product, int tile_columns, const ProductTile* tiles,
+cudaError_t LaunchProduct(const PrefillBuffers& buffers, ProductKind product, int tile_columns, const ProductTile* tiles,
                           int count, const SolveOutputs& outputs, cudaStream_t stream);
 
 // INV, base: inverses of the 128 x 128 diagonal blocks.

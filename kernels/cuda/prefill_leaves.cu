@@ -3,6 +3,7 @@
 // Blocks of 16 by substitution, a thread a column: x_i = delta + sum_{j<i} A[i,j] x_j; then pairs of blocks are
 // joined, 16 to 32 to 64 to 128: [[V11, 0], [V22 A21 V11, V22]].
 #include "kernels/cuda/prefill_launch.h"
+#include "kernels/cuda/prefill_overlap.cuh"
 
 namespace sessa::cuda {
 namespace {
@@ -28,13 +29,20 @@ __device__ void JoinProduct(const float* a, int a_row, int a_column, const float
   const float* from_a = a + (origin + a_row + row) * kStride + origin + a_column;
   const float* from_b = b + (origin + b_row) * kStride + origin + b_column + column;
   float sum[kRows][4] = {};
-  for (int k = 0; k < kHalf; k++) {
-    const float4 right = *reinterpret_cast<const float4*>(from_b + k * kStride);
+#pragma unroll 2
+  for (int k = 0; k < kHalf; k += 4) {
+    float4 right[4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) right[t] = *reinterpret_cast<const float4*>(from_b + (k + t) * kStride);
 #pragma unroll
     for (int i = 0; i < kRows; i++) {
-      const float left = from_a[i * kStride + k];
-      sum[i][0] += left * right.x, sum[i][1] += left * right.y;
-      sum[i][2] += left * right.z, sum[i][3] += left * right.w;
+      const float4 left4 = *reinterpret_cast<const float4*>(from_a + i * kStride + k);
+      const float left[4] = {left4.x, left4.y, left4.z, left4.w};
+#pragma unroll
+      for (int t = 0; t < 4; t++) {
+        sum[i][0] += left[t] * right[t].x, sum[i][1] += left[t] * right[t].y;
+        sum[i][2] += left[t] * right[t].z, sum[i][3] += left[t] * right[t].w;
+      }
     }
   }
   __syncthreads();
@@ -55,6 +63,8 @@ __device__ void Join(float* A, float* V) {
 
 __global__ void __launch_bounds__(kLeafThreads) BaseLeafKernel(PrefillBuffers buffers, const LeafTile* tiles) {
   extern __shared__ float4 shared4[];
+  AllowNext();
+  WaitForPrevious();
   float* A = reinterpret_cast<float*>(shared4);
   float* V = A + kBaseLeaf * kStride;
   const LeafTile tile = tiles[blockIdx.x];
@@ -62,17 +72,33 @@ __global__ void __launch_bounds__(kLeafThreads) BaseLeafKernel(PrefillBuffers bu
   const int64_t base = segment.base + tile.row;
   const int valid = min(kBaseLeaf, segment.padded - tile.row);
 
-  const int column = threadIdx.x % 64 * 2;
-  for (int i = threadIdx.x / 64; i < kBaseLeaf; i += kLeafThreads / 64) {
-    float2 a = make_float2(0, 0);
+  // A thread has 8 columns of every 16th row; all its loads are under way at once.
+  const int column = threadIdx.x % 16 * 8, first_row = threadIdx.x / 16;
+  constexpr int kPasses = kBaseLeaf / 16;
+  uint4 weights[kPasses];
+  float sigma[kPasses];
+#pragma unroll
+  for (int pass = 0; pass < kPasses; pass++) {
+    const int i = first_row + 16 * pass;
+    weights[pass] = make_uint4(0, 0, 0, 0);
+    sigma[pass] = 0;
     if (i < valid && column < i) {
-      const float sigma = buffers.sigma[base + i];
-      a = __half22float2(*reinterpret_cast<const __half2*>(buffers.panel + (base + i) * buffers.panel_columns +
-                                                           tile.column + column));
-      a = make_float2(sigma * a.x, column + 1 < i ? sigma * a.y : 0);
+      sigma[pass] = buffers.sigma[base + i];
+      weights[pass] = *reinterpret_cast<const uint4*>(buffers.panel + (base + i) * buffers.panel_columns +
+                                                      tile.column + column);
     }
-    *reinterpret_cast<float2*>(A + i * kStride + column) = a;
-    *reinterpret_cast<float2*>(V + i * kStride + column) = make_float2(0, 0);
+  }
+#pragma unroll
+  for (int pass = 0; pass < kPasses; pass++) {
+    const int i = first_row + 16 * pass;
+    const __half* half = reinterpret_cast<const __half*>(&weights[pass]);
+    float* a = A + i * kStride + column;
+    float* v = V + i * kStride + column;
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+      a[k] = column + k < i ? sigma[pass] * __half2float(half[k]) : 0;
+      v[k] = 0;
+    }
   }
   __syncthreads();
 
@@ -93,10 +119,15 @@ __global__ void __launch_bounds__(kLeafThreads) BaseLeafKernel(PrefillBuffers bu
   Join<32>(A, V);
   Join<64>(A, V);
 
-  for (int i = threadIdx.x / 64; i < valid; i += kLeafThreads / 64) {
-    const float2 v = *reinterpret_cast<const float2*>(V + i * kStride + column);
-    *reinterpret_cast<__half2*>(buffers.inverse + (base + i) * kMaxLeaf + tile.leaf_column + column) =
-        __floats2half2_rn(column < i ? v.x : 0, column + 1 < i ? v.y : 0);
+#pragma unroll
+  for (int pass = 0; pass < kPasses; pass++) {
+    const int i = first_row + 16 * pass;
+    if (i >= valid) continue;
+    uint4 packed;
+    __half* half = reinterpret_cast<__half*>(&packed);
+#pragma unroll
+    for (int k = 0; k < 8; k++) half[k] = __float2half_rn(column + k < i ? V[i * kStride + column + k] : 0);
+    *reinterpret_cast<uint4*>(buffers.inverse + (base + i) * kMaxLeaf + tile.leaf_column + column) = packed;
   }
 }
 
@@ -107,8 +138,7 @@ cudaError_t LaunchBaseLeaves(const PrefillBuffers& buffers, const LeafTile* tile
   static const cudaError_t configured =
       cudaFuncSetAttribute(BaseLeafKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kLeafShared);
   if (configured != cudaSuccess) return configured;
-  BaseLeafKernel<<<count, kLeafThreads, kLeafShared, stream>>>(buffers, tiles);
-  return cudaGetLastError();
+  return LaunchOverlapped(BaseLeafKernel, count, kLeafThreads, kLeafShared, stream, buffers, tiles);
 }
 
 }  // namespace sessa::cuda

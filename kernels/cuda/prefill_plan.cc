@@ -95,7 +95,10 @@ void ChooseSplits(const PrefillLimits& limits, const WorkspaceLayout& workspace,
     past = std::max<int64_t>(past, segment.block_start);
   }
   const int64_t wanted = limits.multiprocessors * 3 / 4;
-  plan->tile_columns = TileColumns(row_tiles * kMaxPlanes, limits.shape.width, wanted);
+  plan->tile_columns = limits.tuning.past_columns;
+  if (plan->tile_columns == 0) {
+    plan->tile_columns = TileColumns(row_tiles * kMaxPlanes, limits.shape.width, wanted);
+  }
   const int64_t blocks = row_tiles * ((limits.shape.width + plan->tile_columns - 1) / plan->tile_columns);
   int32_t planes = 1;
   while (planes < kMaxPlanes && blocks * planes < wanted && past / (planes * 2) >= 512 &&
@@ -117,7 +120,7 @@ void AddScoreTiles(const PrefillPlan& plan, int32_t panel, Lists* lists) {
       for (int32_t row = 0; row < segment.padded; row += kTileRows) {
         const int32_t row_end = segment.block_start + std::min(row + kTileRows, segment.padded);
         if (origin + column < std::min(end, row_end)) {
-          lists->score.push_back({static_cast<int32_t>(i), row, column, origin});
+          lists->score.push_back({static_cast<int32_t>(i), row, column, origin, end});
         }
       }
     }
@@ -221,11 +224,7 @@ void AddSolveTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t
 
 void AddForwardTiles(PrefillPlan* plan, const PrefillLimits& limits, Lists* lists) {
   if (!FastForwardShape(limits)) return;
-  int64_t tiles = 0;
-  for (const PrefillSegment& segment : plan->segments) tiles += (segment.rows + 191) / 192;
-  // Larger tiles once every multiprocessor has several.
-  const bool large = limits.shape.head_width() == 64 && tiles * limits.shape.heads >= limits.multiprocessors * 5 / 4;
-  plan->forward_rows = large ? 192 : 128;
+  plan->forward_rows = limits.shape.head_width() == 64 && limits.tuning.forward_rows == 192 ? 192 : 128;
   // The kernels read segments by their place in the table: fast ones first, then the plain ones.
   for (size_t i = 0; i < lists->segments.size(); i++) {
     for (int32_t row = 0; row < lists->segments[i].rows; row += plan->forward_rows) {
@@ -289,24 +288,28 @@ void AddSolve(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
       continue;
     }
     inverted = std::max(inverted, segment.padded);
-    row_tiles += (std::min(segment.padded, limits.leaf) + kTileRows - 1) / kTileRows;
+    row_tiles += (std::min(segment.padded, limits.tuning.leaf) + kTileRows - 1) / kTileRows;
     const int32_t chunk_column = segment.block_start - PanelOrigin(segment, plan->panel_columns, 0);
     for (int32_t row = 0; row < segment.padded; row += kBaseLeaf) {
-      lists->leaves.push_back({static_cast<int32_t>(i), row, chunk_column + row, row % limits.leaf});
+      lists->leaves.push_back({static_cast<int32_t>(i), row, chunk_column + row, row % limits.tuning.leaf});
     }
   }
   plan->rows = {0, static_cast<int32_t>(lists->rows.size())};
   plan->leaves = {0, static_cast<int32_t>(lists->leaves.size())};
-  plan->leaf = limits.leaf;
-  plan->solve_columns = TileColumns(row_tiles, limits.shape.width, limits.multiprocessors / 2 - 2);
-  plan->inverse_columns = row_tiles >= limits.multiprocessors / 4 ? 128 : 64;
-  for (int32_t half = kBaseLeaf; half < std::min(limits.leaf, inverted); half *= 2) {
+  plan->leaf = limits.tuning.leaf;
+  plan->solve_columns = limits.tuning.solve_columns;
+  if (plan->solve_columns == 0) {
+    plan->solve_columns = TileColumns(row_tiles, limits.shape.width, limits.multiprocessors / 2 - 2);
+  }
+  plan->inverse_columns = limits.tuning.inverse_columns;
+  if (plan->inverse_columns == 0) plan->inverse_columns = row_tiles >= limits.multiprocessors / 4 ? 128 : 64;
+  for (int32_t half = kBaseLeaf; half < std::min(limits.tuning.leaf, inverted); half *= 2) {
     for (bool second : {false, true}) {
       plan->inverse.push_back(
           Append(lists->product, [&] { AddInverseTiles(*plan, half, second, lists); }));
     }
   }
-  for (int32_t index = 0; index * limits.leaf < inverted; index++) {
+  for (int32_t index = 0; index * limits.tuning.leaf < inverted; index++) {
     if (index > 0) {
       plan->solve.push_back(
           {Append(lists->product, [&] { AddSolveTiles(*plan, limits, index, false, lists); }), false});

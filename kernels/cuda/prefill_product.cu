@@ -3,16 +3,16 @@
 
 namespace sessa::cuda {
 
-template <Product kProduct, int kTileColumns>
+template <ProductKind kProduct, int kTileColumns>
 cudaError_t LaunchProductTiles(const PrefillBuffers& buffers, const ProductTile* tiles, int count,
                                const SolveOutputs& outputs, cudaStream_t stream);
 
 namespace {
 
-template <Product kProduct>
+template <ProductKind kProduct>
 cudaError_t ByColumns(const PrefillBuffers& buffers, int tile_columns, const ProductTile* tiles, int count,
                       const SolveOutputs& outputs, cudaStream_t stream) {
-  constexpr bool kInverse = kProduct == Product::kInverseLeft || kProduct == Product::kInverse;
+  constexpr bool kInverse = kProduct == ProductKind::kInverseLeft || kProduct == ProductKind::kInverse;
   if (tile_columns == 64) return LaunchProductTiles<kProduct, 64>(buffers, tiles, count, outputs, stream);
   if (tile_columns == 128) return LaunchProductTiles<kProduct, 128>(buffers, tiles, count, outputs, stream);
   if constexpr (!kInverse) {
@@ -23,16 +23,16 @@ cudaError_t ByColumns(const PrefillBuffers& buffers, int tile_columns, const Pro
 
 }  // namespace
 
-cudaError_t LaunchProduct(const PrefillBuffers& buffers, Product product, int tile_columns, const ProductTile* tiles,
+cudaError_t LaunchProduct(const PrefillBuffers& buffers, ProductKind product, int tile_columns, const ProductTile* tiles,
                           int count, const SolveOutputs& outputs, cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
   const auto launch = [&](auto by_columns) { return by_columns(buffers, tile_columns, tiles, count, outputs, stream); };
   switch (product) {
-    case Product::kPast: return launch(ByColumns<Product::kPast>);
-    case Product::kInverseLeft: return launch(ByColumns<Product::kInverseLeft>);
-    case Product::kInverse: return launch(ByColumns<Product::kInverse>);
-    case Product::kUpdate: return launch(ByColumns<Product::kUpdate>);
-    case Product::kLeaf: return launch(ByColumns<Product::kLeaf>);
+    case ProductKind::kPast: return launch(ByColumns<ProductKind::kPast>);
+    case ProductKind::kInverseLeft: return launch(ByColumns<ProductKind::kInverseLeft>);
+    case ProductKind::kInverse: return launch(ByColumns<ProductKind::kInverse>);
+    case ProductKind::kUpdate: return launch(ByColumns<ProductKind::kUpdate>);
+    case ProductKind::kLeaf: return launch(ByColumns<ProductKind::kLeaf>);
   }
   return cudaErrorInvalidValue;
 }

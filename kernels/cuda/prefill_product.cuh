@@ -1,17 +1,19 @@
 // The products of the feedback solve, all of one form: fp16 weights or inverses (rows, k) times fp16 rows (k, n).
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/prefill_append.cuh"
 #include "kernels/cuda/prefill_launch.h"
 #include "kernels/cuda/prefill_tiles.cuh"
 
 namespace sessa::cuda {
 
-template <Product kProduct, int kTileColumns>
+template <ProductKind kProduct, int kTileColumns>
 struct ProductOp {
   static constexpr int kColumns = kTileColumns;
   static constexpr int kTransposeB = 1;
-  static constexpr bool kFromPages = kProduct == Product::kPast;
+  static constexpr bool kFromPages = kProduct == ProductKind::kPast;
   using Element = __half;
   using Tile = ProductTile;
   struct Source {
@@ -46,77 +48,140 @@ struct ProductOp {
     }
   }
 
-  __device__ void Finish(const Tile& tile, float (&acc)[kColumns / 2], int row) const {
+  // Whether the old values that the sums join are loaded while the tile is multiplied (or, for want of registers,
+  // afterwards).
+  static constexpr bool kPreload = kProduct != ProductKind::kPast && kColumns <= 128;
+  static constexpr bool kOldIsHalf = kProduct == ProductKind::kInverseLeft || kProduct == ProductKind::kInverse;
+  using Old = std::conditional_t<kOldIsHalf, __half2, float2>;
+
+  // Of the thread's rows, row and row + 8 of the tile.
+  struct Epilogue {
+    float factor[2];   // sigma, or what the sums so far are brought to the new maximum with
+    SolvedRow solved[2];
+    Old old[2][kPreload ? kColumns / 8 : 1];
+  };
+
+  __device__ Epilogue Begin(const Tile& tile, int row) const {
+    Epilogue epilogue;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      if (row + 8 * half >= tile.valid_rows) continue;
-      const int64_t out_row = tile.out_row + row + 8 * half;
-      const int64_t a_row = tile.a_row + row + 8 * half;  // workspace row
-      const float factor = Factor(tile, a_row);
+      const int tile_row = row + 8 * half;
+      if (tile_row >= tile.valid_rows) continue;
+      const int64_t a_row = tile.a_row + tile_row;
+      epilogue.factor[half] = 0;
+      if constexpr (kProduct == ProductKind::kInverseLeft || kProduct == ProductKind::kUpdate) {
+        epilogue.factor[half] = buffers.sigma[a_row];
+      }
+      if constexpr (kProduct == ProductKind::kPast) {
+        if (tile.extra) epilogue.factor[half] = buffers.rescale[a_row];
+      }
+      if constexpr (kProduct == ProductKind::kLeaf) {
+        epilogue.solved[half] =
+            FindSolvedRow(buffers, buffers.segments[tile.segment], tile.extra + tile_row, outputs);
+      }
+      if constexpr (kPreload) {
 #pragma unroll
-      for (int j = 0; j < kColumns / 8; j++) {
-        const int n = 8 * j + 2 * (threadIdx.x % 4);
-        Store(tile, out_row, a_row, row + 8 * half, n, factor,
-              make_float2(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]));
+        for (int j = 0; j < kColumns / 8; j++) epilogue.old[half][j] = LoadOld(tile, tile_row, Column(j));
       }
     }
+    return epilogue;
   }
 
-  // The row's factor: sigma, or what the sums so far are brought to the new maximum with.
-  __device__ float Factor(const Tile& tile, int64_t a_row) const {
-    if constexpr (kProduct == Product::kPast) return tile.extra ? buffers.rescale[a_row] : 0;
-    if constexpr (kProduct == Product::kInverseLeft || kProduct == Product::kUpdate) return buffers.sigma[a_row];
-    return 0;
-  }
+  // Of the tile: the first of the thread's two columns of accumulators 4 j and on.
+  static __device__ int Column(int j) { return 8 * j + 2 * (threadIdx.x % 4); }
 
-  // Two neighbouring columns n, n + 1 of the tile.
-  __device__ void Store(const Tile& tile, int64_t out_row, int64_t a_row, int tile_row, int n, float factor,
-                        float2 value) const {
-    if constexpr (kProduct == Product::kPast) {
-      if (tile.out_column + n >= buffers.width) return;
-      float2* to = reinterpret_cast<float2*>(buffers.planes + out_row * buffers.width + tile.out_column + n);
-      if (tile.extra) value = make_float2(to->x * factor + value.x, to->y * factor + value.y);
-      *to = value;
-    } else if constexpr (kProduct == Product::kInverseLeft) {
-      const float2 p = __half22float2(*reinterpret_cast<const __half2*>(
-          buffers.panel + a_row * buffers.panel_columns + tile.extra + n));
-      *reinterpret_cast<__half2*>(buffers.product + out_row * (kMaxLeaf / 2) + tile.out_column + n) =
-          __floats2half2_rn(factor * (p.x + value.x), factor * (p.y + value.y));
-    } else if constexpr (kProduct == Product::kInverse) {
-      const float2 t = __half22float2(
-          *reinterpret_cast<const __half2*>(buffers.product + a_row * (kMaxLeaf / 2) + tile.extra + n));
-      *reinterpret_cast<__half2*>(buffers.inverse + out_row * kMaxLeaf + tile.out_column + n) =
-          __floats2half2_rn(t.x + value.x, t.y + value.y);
+  // What the sums join: r, T or P~, at column n of the tile.
+  __device__ Old LoadOld(const Tile& tile, int tile_row, int n) const {
+    const int64_t out_row = tile.out_row + tile_row;
+    if constexpr (kProduct == ProductKind::kInverseLeft) {
+      return *reinterpret_cast<const __half2*>(buffers.panel + out_row * buffers.panel_columns + tile.extra + n);
+    } else if constexpr (kProduct == ProductKind::kInverse) {
+      return *reinterpret_cast<const __half2*>(buffers.product + out_row * (kMaxLeaf / 2) + tile.extra + n);
     } else {
-      StoreSolved(tile, out_row, tile_row, n, factor, value);
+      const int64_t column = tile.out_column + n;
+      if (column >= buffers.width) return make_float2(0, 0);
+      const float* from = kProduct == ProductKind::kPast ? buffers.planes : buffers.r;
+      return *reinterpret_cast<const float2*>(from + out_row * buffers.width + column);
     }
   }
 
-  __device__ void StoreSolved(const Tile& tile, int64_t out_row, int tile_row, int n, float factor,
-                              float2 value) const {
+  __device__ void Finish(const Tile& tile, const Epilogue& epilogue, float (&acc)[kColumns / 2], int row) const {
+    int saturated = 0;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int tile_row = row + 8 * half;
+      if (tile_row >= tile.valid_rows) continue;
+      constexpr int kBatch = 8;  // old values loaded together, unless they are here
+#pragma unroll
+      for (int j0 = 0; j0 < kColumns / 8; j0 += kBatch) {
+        Old old[kBatch];
+#pragma unroll
+        for (int j = 0; j < kBatch; j++) {
+          if constexpr (kPreload) {
+            old[j] = epilogue.old[half][j0 + j];
+          } else if (kProduct != ProductKind::kPast || tile.extra) {
+            old[j] = LoadOld(tile, tile_row, Column(j0 + j));
+          } else {
+            old[j] = Old();
+          }
+        }
+#pragma unroll
+        for (int j = 0; j < kBatch; j++) {
+          const int at = 4 * (j0 + j) + 2 * half;
+          saturated += Store(tile, tile_row, Column(j0 + j), epilogue.factor[half], epilogue.solved[half], old[j],
+                             make_float2(acc[at], acc[at + 1]));
+        }
+      }
+    }
+    if constexpr (kProduct == ProductKind::kLeaf) CountSaturations(outputs, saturated);
+  }
+
+  // Columns n, n + 1 of the tile; returns how many values of s fp16 does not hold.
+  __device__ int Store(const Tile& tile, int tile_row, int n, float factor, const SolvedRow& solved, Old old_value,
+                       float2 value) const {
+    const int64_t out_row = tile.out_row + tile_row;
     const int column = tile.out_column + n;
-    if (column >= buffers.width) return;
-    const int64_t at = out_row * buffers.width + column;
-    float2* r = reinterpret_cast<float2*>(buffers.r + at);
-    if constexpr (kProduct == Product::kUpdate) {
-      value = make_float2(r->x + factor * value.x, r->y + factor * value.y);
-      *r = value;
-      *reinterpret_cast<__half2*>(buffers.r_half + at) = ClampToHalf(value);
+    float2 old;
+    if constexpr (kOldIsHalf) {
+      old = __half22float2(old_value);
     } else {
-      value = make_float2(r->x + value.x, r->y + value.y);
+      old = old_value;
+    }
+    if constexpr (kProduct == ProductKind::kInverseLeft) {
+      *reinterpret_cast<__half2*>(buffers.product + out_row * (kMaxLeaf / 2) + column) =
+          __floats2half2_rn(factor * (old.x + value.x), factor * (old.y + value.y));
+      return 0;
+    }
+    if constexpr (kProduct == ProductKind::kInverse) {
+      *reinterpret_cast<__half2*>(buffers.inverse + out_row * kMaxLeaf + column) =
+          __floats2half2_rn(old.x + value.x, old.y + value.y);
+      return 0;
+    }
+    if (column >= buffers.width) return 0;
+    const int64_t at = out_row * buffers.width + column;
+    if constexpr (kProduct == ProductKind::kPast) {
+      *reinterpret_cast<float2*>(buffers.planes + at) =
+          make_float2(old.x * factor + value.x, old.y * factor + value.y);
+    } else if constexpr (kProduct == ProductKind::kUpdate) {
+      value = make_float2(old.x + factor * value.x, old.y + factor * value.y);
+      *reinterpret_cast<float2*>(buffers.r + at) = value;
+      *reinterpret_cast<__half2*>(buffers.r_half + at) = ClampToHalf(value);
+    } else if constexpr (kProduct == ProductKind::kLeaf) {
+      value = make_float2(old.x + value.x, old.y + value.y);
       const __half2 half = ClampToHalf(value);
       *reinterpret_cast<__half2*>(buffers.s_half + at) = half;
-      AppendSolved(buffers, buffers.segments[tile.segment], tile.extra + tile_row, column, value, half, outputs);
+      if (solved.s != nullptr && column < buffers.D) return StoreSolved(solved, column, value, half);
     }
+    return 0;
   }
 };
 
 // One (product, tile width) a file: they compile for long.
-template <Product kProduct, int kTileColumns>
+template <ProductKind kProduct, int kTileColumns>
 cudaError_t LaunchProductTiles(const PrefillBuffers& buffers, const ProductTile* tiles, int count,
                                const SolveOutputs& outputs, cudaStream_t stream) {
   ProductOp<kProduct, kTileColumns> op{};
-  constexpr bool kInverted = kProduct == Product::kInverse || kProduct == Product::kLeaf;
+  constexpr bool kInverted = kProduct == ProductKind::kInverse || kProduct == ProductKind::kLeaf;
   const int64_t rows = buffers.padded_rows, width = buffers.width;
   cudaError_t error =
       kInverted ? MakeMatrixMap(&op.a, buffers.inverse, rows, kMaxLeaf, kMaxLeaf * 2, kTileRows)
@@ -124,19 +189,19 @@ cudaError_t LaunchProductTiles(const PrefillBuffers& buffers, const ProductTile*
                                 kTileRows);
   if (error != cudaSuccess) return error;
   switch (kProduct) {
-    case Product::kPast:
+    case ProductKind::kPast:
       error = MakePageMap(&op.b, buffers.s_plane, buffers.page_count, buffers.D, buffers.page_bytes);
       break;
-    case Product::kInverseLeft:
+    case ProductKind::kInverseLeft:
       error = MakeMatrixMap(&op.b, buffers.inverse, rows, kMaxLeaf, kMaxLeaf * 2, kStepDepth);
       break;
-    case Product::kInverse:
+    case ProductKind::kInverse:
       error = MakeMatrixMap(&op.b, buffers.product, rows, kMaxLeaf / 2, kMaxLeaf, kStepDepth);
       break;
-    case Product::kUpdate:
+    case ProductKind::kUpdate:
       error = MakeMatrixMap(&op.b, buffers.s_half, rows, width, width * 2, kStepDepth);
       break;
-    case Product::kLeaf:
+    case ProductKind::kLeaf:
       error = MakeMatrixMap(&op.b, buffers.r_half, rows, width, width * 2, kStepDepth);
       break;
   }

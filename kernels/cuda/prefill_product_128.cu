@@ -2,15 +2,15 @@
 
 namespace sessa::cuda {
 
-template cudaError_t LaunchProductTiles<Product::kPast, 128>(const PrefillBuffers&, const ProductTile*, int,
+template cudaError_t LaunchProductTiles<ProductKind::kPast, 128>(const PrefillBuffers&, const ProductTile*, int,
                                                                const SolveOutputs&, cudaStream_t);
-template cudaError_t LaunchProductTiles<Product::kUpdate, 128>(const PrefillBuffers&, const ProductTile*, int,
+template cudaError_t LaunchProductTiles<ProductKind::kUpdate, 128>(const PrefillBuffers&, const ProductTile*, int,
                                                                const SolveOutputs&, cudaStream_t);
-template cudaError_t LaunchProductTiles<Product::kLeaf, 128>(const PrefillBuffers&, const ProductTile*, int,
+template cudaError_t LaunchProductTiles<ProductKind::kLeaf, 128>(const PrefillBuffers&, const ProductTile*, int,
                                                                const SolveOutputs&, cudaStream_t);
-template cudaError_t LaunchProductTiles<Product::kInverseLeft, 128>(const PrefillBuffers&, const ProductTile*, int,
+template cudaError_t LaunchProductTiles<ProductKind::kInverseLeft, 128>(const PrefillBuffers&, const ProductTile*, int,
                                                                const SolveOutputs&, cudaStream_t);
-template cudaError_t LaunchProductTiles<Product::kInverse, 128>(const PrefillBuffers&, const ProductTile*, int,
+template cudaError_t LaunchProductTiles<ProductKind::kInverse, 128>(const PrefillBuffers&, const ProductTile*, int,
                                                                const SolveOutputs&, cudaStream_t);
 
 }  // namespace sessa::cuda

@@ -2,15 +2,15 @@
 
 namespace sessa::cuda {
 
-template cudaError_t LaunchProductTiles<Product::kPast, 64>(const PrefillBuffers&, const ProductTile*, int,
+template cudaError_t LaunchProductTiles<ProductKind::kPast, 64>(const PrefillBuffers&, const ProductTile*, int,
                                                                const SolveOutputs&, cudaStream_t);
-template cudaError_t LaunchProductTiles<Product::kUpdate, 64>(const PrefillBuffers&, const ProductTile*, int,
+template cudaError_t LaunchProductTiles<ProductKind::kUpdate, 64>(const PrefillBuffers&, const ProductTile*, int,
                                                                const SolveOutputs&, cudaStream_t);
-template cudaError_t LaunchProductTiles<Product::kLeaf, 64>(const PrefillBuffers&, const ProductTile*, int,
+template cudaError_t LaunchProductTiles<ProductKind::kLeaf, 64>(const PrefillBuffers&, const ProductTile*, int,
                                                                const SolveOutputs&, cudaStream_t);
-template cudaError_t LaunchProductTiles<Product::kInverseLeft, 64>(const PrefillBuffers&, const ProductTile*, int,
+template cudaError_t LaunchProductTiles<ProductKind::kInverseLeft, 64>(const PrefillBuffers&, const ProductTile*, int,
                                                                const SolveOutputs&, cudaStream_t);
-template cudaError_t LaunchProductTiles<Product::kInverse, 64>(const PrefillBuffers&, const ProductTile*, int,
+template cudaError_t LaunchProductTiles<ProductKind::kInverse, 64>(const PrefillBuffers&, const ProductTile*, int,
                                                                const SolveOutputs&, cudaStream_t);
 
 }  // namespace sessa::cuda

@@ -1,5 +1,6 @@
 // The row-wise ends of the feedback solve: its right-hand side, and the direct solution of short segments.
 #include "kernels/cuda/prefill_append.cuh"
+#include "kernels/cuda/prefill_overlap.cuh"
 
 namespace sessa::cuda {
 namespace {
@@ -10,13 +11,15 @@ struct RightSideParams {
   const float* f;
 };
 
-// r = f + sigma * (sum of planes) for new rows; the open page's float32 s before them; 0 behind them. A warp a row,
-// 8 rows a block.
+// r = f + sigma * (sum of planes) for new rows; the open page's float32 s before them; 0 behind them. A block a
+// row.
 __global__ void __launch_bounds__(256) RightSideKernel(RightSideParams p) {
   const PrefillBuffers& buffers = p.buffers;
-  const SolveRows at = p.rows[blockIdx.x / 16];
+  AllowNext();
+  WaitForPrevious();
+  const SolveRows at = p.rows[blockIdx.x / kTileRows];
   const DeviceSegment& segment = buffers.segments[at.segment];
-  const int i = at.row + blockIdx.x % 16 * 8 + threadIdx.x / 32;
+  const int i = at.row + blockIdx.x % kTileRows;
   if (i >= segment.padded) return;
   const int64_t row = segment.base + i;
   const bool known = i < segment.lead, padding = i >= segment.lead + segment.rows;
@@ -26,11 +29,13 @@ __global__ void __launch_bounds__(256) RightSideKernel(RightSideParams p) {
                             : p.f + static_cast<int64_t>(segment.first_row + i - segment.lead) * buffers.D;
   const float sigma = buffers.sigma[row];
   const int planes = known || padding ? 0 : segment.planes;
-  for (int column = threadIdx.x % 32 * 4; column < buffers.width; column += 128) {
+  for (int column = threadIdx.x * 4; column < buffers.width; column += 1024) {
     float4 r = make_float4(0, 0, 0, 0);
     if (!padding && column < buffers.D) r = *reinterpret_cast<const float4*>(from + column);
     float4 past = make_float4(0, 0, 0, 0);
-    for (int plane = 0; plane < planes; plane++) {
+#pragma unroll
+    for (int plane = 0; plane < kMaxPlanes; plane++) {
+      if (plane >= planes) break;
       const float4 part = *reinterpret_cast<const float4*>(
           buffers.planes + (static_cast<int64_t>(plane) * buffers.padded_rows + row) * buffers.width + column);
       past.x += part.x, past.y += part.y, past.z += part.z, past.w += part.w;
@@ -50,6 +55,8 @@ constexpr int kSubstituteShared = (kBaseLeaf * (kBaseLeaf + 1) + kSubstituteThre
 // s_i = r_i + sum_{j<i} sigma_i P~[i,j] s_j within the segment's padded rows, one after the other.
 __global__ void __launch_bounds__(kSubstituteThreads) SubstituteKernel(PrefillBuffers buffers, SolveOutputs outputs) {
   extern __shared__ float shared[];
+  AllowNext();
+  WaitForPrevious();
   const DeviceSegment& segment = buffers.segments[blockIdx.y];
   if (!segment.substitute) return;
   float* A = shared;  // (128, 129)
@@ -84,19 +91,20 @@ __global__ void __launch_bounds__(kSubstituteThreads) SubstituteKernel(PrefillBu
   }
   // Pairs of columns, as the state wants them.
   const int pair = lane % (kWarpColumns / 2) * 2;
-  for (int i = segment.lead + lane / 4; i < rows; i += 8) {
+  const int first = blockIdx.x * kSubstituteColumns + warp * kWarpColumns + pair;
+  int saturated = 0;
+  for (int i = segment.lead + lane / 4; i < rows && first < buffers.D; i += 8) {
     const float2 value = make_float2(s[i * kWarpColumns + pair], s[i * kWarpColumns + pair + 1]);
-    AppendSolved(buffers, segment, i, blockIdx.x * kSubstituteColumns + warp * kWarpColumns + pair, value,
-                 ClampToHalf(value), outputs);
+    saturated += StoreSolved(FindSolvedRow(buffers, segment, i, outputs), first, value, ClampToHalf(value));
   }
+  CountSaturations(outputs, saturated);
 }
 
 }  // namespace
 
 cudaError_t LaunchRightSide(const PrefillBuffers& buffers, const SolveRows* rows, int count, const float* f,
                             cudaStream_t stream) {
-  RightSideKernel<<<count * 16, 256, 0, stream>>>({buffers, rows, f});
-  return cudaGetLastError();
+  return LaunchOverlapped(RightSideKernel, count * kTileRows, 256, 0, stream, RightSideParams{buffers, rows, f});
 }
 
 cudaError_t LaunchSubstitute(const PrefillBuffers& buffers, int segments, const SolveOutputs& outputs,
@@ -105,8 +113,7 @@ cudaError_t LaunchSubstitute(const PrefillBuffers& buffers, int segments, const 
       cudaFuncSetAttribute(SubstituteKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSubstituteShared);
   if (configured != cudaSuccess) return configured;
   const dim3 grid((buffers.width + kSubstituteColumns - 1) / kSubstituteColumns, segments);
-  SubstituteKernel<<<grid, kSubstituteThreads, kSubstituteShared, stream>>>(buffers, outputs);
-  return cudaGetLastError();
+  return LaunchOverlapped(SubstituteKernel, grid, kSubstituteThreads, kSubstituteShared, stream, buffers, outputs);
 }
 
 }  // namespace sessa::cuda

@@ -58,15 +58,31 @@ struct ScoreOp {
     for (int i = 0; i < 4; i++) CopyBox(b + i * kBoxBytes, &kb, barrier, step * kStepDepth, 0, source.pages[i]);
   }
 
-  // Rows row and row + 8 of the tile: weights, maximum and sum.
-  __device__ void Finish(const Tile& tile, float (&acc)[kColumns / 2], int row) const {
+  // Of the thread's rows, row and row + 8 of the tile.
+  struct Epilogue {
+    int limit[2];    // so many columns of the tile are past
+    int out_row[2];  // workspace row, or -1
+  };
+
+  __device__ Epilogue Begin(const Tile& tile, int row) const {
     const DeviceSegment& segment = segments[tile.segment];
-    const int lane = threadIdx.x % 4;
+    Epilogue epilogue;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int i = tile.row + row + 8 * half;
       const bool valid = i >= segment.lead && i < segment.lead + segment.rows;
-      const int limit = valid ? segment.block_start + i - tile.origin - tile.column : 0;  // columns of the past
+      epilogue.limit[half] = valid ? min(segment.block_start + i, tile.end) - tile.origin - tile.column : 0;
+      epilogue.out_row[half] = i < segment.padded ? segment.base + i : -1;
+    }
+    return epilogue;
+  }
+
+  // Weights, maximum and sum of the thread's rows.
+  __device__ void Finish(const Tile& tile, const Epilogue& epilogue, float (&acc)[kColumns / 2], int) const {
+    const int lane = threadIdx.x % 4;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int limit = epilogue.limit[half];
       if (limit < kColumns) {
 #pragma unroll
         for (int j = 0; j < kColumns / 8; j++) {
@@ -85,8 +101,9 @@ struct ScoreOp {
       const float m =
           largest == -INFINITY ? 0 : kMaximumStep * ceilf(largest * scale / kMaximumStep) - kMaximumDrop;
       float sum = 0;
-      const bool stored = i < segment.padded;
-      __half* to = panel + static_cast<int64_t>(segment.base + i) * panel_columns + tile.column + 8 * lane;
+      const int64_t out_row = epilogue.out_row[half];
+      const bool stored = out_row >= 0;
+      __half* to = panel + out_row * panel_columns + tile.column + 8 * lane;
 #pragma unroll
       for (int j = 0; j < kColumns / 8; j += 4) {
         uint32_t packed[4];
@@ -105,8 +122,7 @@ struct ScoreOp {
       sum += __shfl_xor_sync(0xffffffffu, sum, 1);
       sum += __shfl_xor_sync(0xffffffffu, sum, 2);
       if (stored && lane == 0) {
-        stats[static_cast<int64_t>(segment.base + i) * (panel_columns / kColumns) + tile.column / kColumns] =
-            make_float2(m, sum);
+        stats[out_row * (panel_columns / kColumns) + tile.column / kColumns] = make_float2(m, sum);
       }
     }
   }
@@ -150,6 +166,8 @@ __device__ void Rescale(__half* weights, float factor) {
 // A warp a row; 8 rows a block, 16 blocks an entry of the row list.
 __global__ void __launch_bounds__(256) NormKernel(NormParams p) {
   const PrefillBuffers& buffers = p.buffers;
+  AllowNext();
+  WaitForPrevious();
   const SolveRows at = p.rows[blockIdx.x / 16];
   const DeviceSegment& segment = buffers.segments[at.segment];
   const int lane = threadIdx.x % 32;
@@ -213,10 +231,9 @@ cudaError_t LaunchScore(const PrefillBuffers& buffers, const ScoreTile* tiles, i
   return LaunchTiles(op, buffers.multiprocessors, stream);
 }
 
-cudaError_t LaunchNorm(const PrefillBuffers& buffers, const SolveRows* rows, int count, int32_t panel_index,
+cudaError_t LaunchWeightNorm(const PrefillBuffers& buffers, const SolveRows* rows, int count, int32_t panel_index,
                        const float* gamma, cudaStream_t stream) {
-  NormKernel<<<count * 16, 256, 0, stream>>>({buffers, rows, panel_index, gamma});
-  return cudaGetLastError();
+  return LaunchOverlapped(NormKernel, count * 16, 256, 0, stream, NormParams{buffers, rows, panel_index, gamma});
 }
 
 }  // namespace sessa::cuda

@@ -29,8 +29,9 @@ struct DeviceSegment {
 };
 
 // A tile of weights: rows [row, row + 128) of the segment (padded), panel columns [column, column + 256).
+// Columns from `end` on (also a multiple of 64) belong to the next panel.
 struct ScoreTile {
-  int32_t segment, row, column, origin;
+  int32_t segment, row, column, origin, end;
 };
 
 // A tile of a product out(rows, n..) = A(rows, k) B(k, n..): A is two-byte, (workspace rows, a_column + k), k from

@@ -7,13 +7,15 @@
 // An operation (Op) has: kColumns (N), Element (__half or __nv_bfloat16), kTransposeB (B's rows are k), Tile, and
 //   tile list: const Tile* tiles; int count;
 //   Prepare(tile) -> Source, Load(tile, source, step, a, b, barrier): issues the copies of a step
-//   Steps(tile); Finish(tile, acc, row): row is the thread's first row of the tile
+//   Steps(tile); Begin(tile, row) -> Epilogue: what Finish will need, loaded while the tile is multiplied
+//   Finish(tile, epilogue, acc, row): row is the thread's first row of the tile
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/prefill_hopper.cuh"
+#include "kernels/cuda/prefill_overlap.cuh"
 #include "kernels/cuda/prefill_tables.h"
 #include "kernels/cuda/prefill_wgmma.cuh"
 
@@ -74,6 +76,7 @@ __device__ __forceinline__ void ConsumeTiles(const Op& op, uint8_t* stages, uint
   for (int index = blockIdx.x; index < op.count; index += gridDim.x) {
     const typename Op::Tile tile = op.tiles[index];
     const int steps = op.Steps(tile);
+    typename Op::Epilogue epilogue = op.Begin(tile, row);
     float acc[Op::kColumns / 2];
     if (steps == 0) {
 #pragma unroll
@@ -96,7 +99,7 @@ __device__ __forceinline__ void ConsumeTiles(const Op& op, uint8_t* stages, uint
     WgmmaWait<0>();
     Pin(acc);
     if (previous >= 0 && lane == 0) BarrierArrive(&empty[previous]);
-    op.Finish(tile, acc, row);
+    op.Finish(tile, epilogue, acc, row);
   }
 }
 
@@ -117,6 +120,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) TileKernel(const __grid_const
     BarrierInitFence();
   }
   __syncthreads();
+  AllowNext();
+  WaitForPrevious();
   if (threadIdx.x >= 256) {
     ShrinkRegisters<40>();
     if (threadIdx.x == 256) ProduceTiles(op, stages, full, empty);
@@ -137,8 +142,7 @@ cudaError_t LaunchTiles(const Op& op, int multiprocessors, cudaStream_t stream) 
       cudaFuncSetAttribute(TileKernel<Op>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (configured != cudaSuccess) return configured;
   const int blocks = op.count < multiprocessors ? op.count : multiprocessors;
-  TileKernel<Op><<<blocks, kTileThreads, kShared, stream>>>(op);
-  return cudaGetLastError();
+  return LaunchOverlapped(TileKernel<Op>, blocks, kTileThreads, kShared, stream, op);
 }
 
 }  // namespace sessa::cuda

@@ -1,6 +1,6 @@
 // Times the stages of a layer's prefill: chunks of 2048 rows on pasts of 0, 2048, ..., one layer, one session.
 //
-// usage: prefill_bench [--leaf=N] [--tokens=T]    bench shape: D=1024, H=16, Hkv=4, compact state
+// usage: prefill_bench [--tokens=T] [--NAME=N of PrefillTuning]    bench shape: D=1024, H=16, Hkv=4, compact state
 // Prints, for each chunk, microseconds a stage (medians of events around the stage's launches), and for T = 2048,
 // 8192, 16384 the sum over chunks beside what the arithmetic needs at the bf16 GEMM rate measured in the same run.
 #include <cublasLt.h>
@@ -123,9 +123,9 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
                       return LaunchScore(buffers, List<ScoreTile>(context, context.plan->offsets.score),
                                          panel.score.count, feedback.qb, context.limits->max_rows, nullptr);
                     }});
-  stages.push_back({"norm", [=] { return LaunchNorm(buffers, rows, context.plan->rows.count, 0, feedback.gamma, nullptr); }});
+  stages.push_back({"norm", [=] { return LaunchWeightNorm(buffers, rows, context.plan->rows.count, 0, feedback.gamma, nullptr); }});
   stages.push_back({"past", [=] {
-                      return LaunchProduct(buffers, Product::kPast, context.plan->tile_columns,
+                      return LaunchProduct(buffers, ProductKind::kPast, context.plan->tile_columns,
                                            Products(context, panel.past), panel.past.count, {}, nullptr);
                     }});
   stages.push_back({"base", [=] {
@@ -138,7 +138,7 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
                         for (size_t i : {level, level + 1}) {
                           const PrefillRange& range = context.plan->inverse[i];
                           const cudaError_t error =
-                              LaunchProduct(buffers, i == level ? Product::kInverseLeft : Product::kInverse,
+                              LaunchProduct(buffers, i == level ? ProductKind::kInverseLeft : ProductKind::kInverse,
                                             context.plan->inverse_columns, Products(context, range), range.count, {},
                                             nullptr);
                           if (error != cudaSuccess) return error;
@@ -150,7 +150,7 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
   stages.push_back({"solve", [=] {
                       for (const PrefillPlan::Solve& solve : context.plan->solve) {
                         const cudaError_t error = LaunchProduct(
-                            buffers, solve.leaf ? Product::kLeaf : Product::kUpdate, context.plan->solve_columns,
+                            buffers, solve.leaf ? ProductKind::kLeaf : ProductKind::kUpdate, context.plan->solve_columns,
                             Products(context, solve.range), solve.range.count, outputs, nullptr);
                         if (error != cudaSuccess) return error;
                       }
@@ -159,10 +159,39 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
   return stages;
 }
 
-void Bench(int leaf, int tokens) {
+// Median microseconds with the forward attention and the feedback's preparation on two streams.
+double TimeTwoStreams(const PrefillContext& context, const PrefillForwardParams& forward,
+                      const PrefillFeedbackParams& feedback) {
+  cudaStream_t main_stream, side;
+  cudaEvent_t begin, fork, join, end;
+  int least = 0, greatest = 0;
+  CheckCuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "priorities");
+  CheckCuda(cudaStreamCreateWithPriority(&main_stream, cudaStreamNonBlocking, least), "stream");
+  CheckCuda(cudaStreamCreateWithPriority(&side, cudaStreamNonBlocking, greatest), "stream");
+  for (cudaEvent_t* event : {&begin, &fork, &join, &end}) CheckCuda(cudaEventCreate(event), "event");
+  std::vector<double> times;
+  for (int repeat = -2; repeat < kRepeats; repeat++) {
+    CheckCuda(cudaEventRecord(begin, main_stream), "record");
+    CheckCuda(cudaEventRecord(fork, main_stream), "record");
+    CheckCuda(cudaStreamWaitEvent(side, fork), "wait");
+    CheckCuda(LaunchPrefillPrepare(context, feedback, side), "prepare");
+    CheckCuda(LaunchPrefillForward(context, forward, main_stream), "forward");
+    CheckCuda(cudaEventRecord(join, side), "record");
+    CheckCuda(cudaStreamWaitEvent(main_stream, join), "wait");
+    CheckCuda(LaunchPrefillSolve(context, feedback, main_stream), "solve");
+    CheckCuda(cudaEventRecord(end, main_stream), "record");
+    CheckCuda(cudaDeviceSynchronize(), "two streams");
+    float milliseconds = 0;
+    CheckCuda(cudaEventElapsedTime(&milliseconds, begin, end), "elapsed");
+    if (repeat >= 0) times.push_back(milliseconds * 1e3);
+  }
+  return Median(times);
+}
+
+void Bench(const PrefillTuning& tuning, int tokens) {
   const double rate = GemmRate();
-  std::printf("bf16 GEMM 8192^3: %.0f TFLOP/s; leaf %d; microseconds a layer\n", rate, leaf);
-  double sum_all = 0, sum_stages = 0, sum_forward = 0, flop_sum = 0;
+  std::printf("bf16 GEMM 8192^3: %.0f TFLOP/s; microseconds a layer\n", rate);
+  double sum_all = 0, sum_two = 0, sum_forward = 0, flop_sum = 0;
   for (int past = 0; past < tokens; past += kChunk) {
     PrefillLimits limits;
     limits.shape.width = 1024;
@@ -170,11 +199,12 @@ void Bench(int leaf, int tokens) {
     limits.shape.kv_heads = 4;
     limits.shape.layers = 2;
     limits.max_context = 32768;
-    limits.leaf = leaf;
+    limits.tuning = tuning;
     PrefillCase work(limits, {{past, kChunk}}, Attention::kDiffuse, past + 1);
     const PrefillContext context = work.context();
     std::vector<Stage> stages = Stages(context, work.forward(), work.feedback());
     const double all = TimeStages(&stages);
+    const double two_streams = TimeTwoStreams(context, work.forward(), work.feedback());
     const double pairs = kChunk * (past + kChunk / 2.0);  // query, key
     const double flop = 4 * pairs * 1024;                 // of the forward attention, and again of the feedback
     std::printf("past %5d:", past);
@@ -189,12 +219,13 @@ void Bench(int leaf, int tokens) {
       if (part > 0) std::printf(" (%.0f%%)", part / stage.microseconds / 1e6 / rate * 100);
       sum += stage.microseconds;
     }
-    sum_all += all, sum_stages += sum, sum_forward += stages[0].microseconds, flop_sum += 2 * flop;
-    std::printf(" | sum %.0f, without events %.0f\n", sum, all);
+    sum_all += all, sum_forward += stages[0].microseconds, flop_sum += 2 * flop;
+    std::printf(" | sum %.0f, without events %.0f, on two streams %.0f\n", sum, all, two_streams);
+    sum_two += two_streams;
     const int done = past + kChunk;
     if (done == 2048 || done == 8192 || done == 16384 || done == tokens) {
-      std::printf("T=%d: %.3f ms a layer (forward %.3f), floor %.3f, %.0f%% of the GEMM rate\n", done, sum_all / 1e3,
-                  sum_forward / 1e3, flop_sum / rate / 1e9, flop_sum / sum_all / 1e6 / rate * 100);
+      std::printf("T=%d: %.3f ms a layer (forward %.3f; on two streams %.3f), floor %.3f, %.0f%% of the GEMM rate\n",
+                  done, sum_all / 1e3, sum_forward / 1e3, sum_two / 1e3, flop_sum / rate / 1e9, flop_sum / sum_all / 1e6 / rate * 100);
     }
   }
 }
@@ -203,10 +234,20 @@ void Bench(int leaf, int tokens) {
 }  // namespace sessa::cuda
 
 int main(int argc, char** argv) {
-  int leaf = 1024, tokens = 16384;
+  sessa::cuda::PrefillTuning tuning;
+  int tokens = 16384, alternate = tuning.alternate;
+  const std::pair<const char*, int*> flags[] = {{"--leaf=", &tuning.leaf},
+                                                {"--forward_rows=", &tuning.forward_rows},
+                                                {"--past_columns=", &tuning.past_columns},
+                                                {"--solve_columns=", &tuning.solve_columns},
+                                                {"--inverse_columns=", &tuning.inverse_columns},
+                                                {"--alternate=", &alternate},
+                                                {"--tokens=", &tokens}};
   for (int i = 1; i < argc; i++) {
-    if (std::strncmp(argv[i], "--leaf=", 7) == 0) leaf = std::atoi(argv[i] + 7);
-    if (std::strncmp(argv[i], "--tokens=", 9) == 0) tokens = std::atoi(argv[i] + 9);
+    for (const auto& [name, value] : flags) {
+      if (std::strncmp(argv[i], name, std::strlen(name)) == 0) *value = std::atoi(argv[i] + std::strlen(name));
+    }
   }
-  sessa::cuda::Bench(leaf, tokens);
+  tuning.alternate = alternate != 0;
+  sessa::cuda::Bench(tuning, tokens);
 }

@@ -89,7 +89,7 @@ TEST_F(Prefill, ManySegments) {
 TEST_F(Prefill, EveryLeafSize) {
   for (const int leaf : {128, 256, 512, 1024}) {
     PrefillLimits limits = Limits(256, 4, 1);
-    limits.leaf = leaf;
+    limits.tuning.leaf = leaf;
     PrefillCase work(limits, {{100, 1500}, {0, 300}}, Attention::kPrevious, 8);
     Check(work, kTolerance, kWorstRow, "leaf " + std::to_string(leaf));
   }
