@@ -93,9 +93,9 @@ class SentencePieceTokenizer : public Tokenizer {
   ~SentencePieceTokenizer() override { api_->close(handle_); }
 
   int32_t vocab_size() const override { return static_cast<int32_t>(tokens_.size()); }
-  absl::string_view TokenBytes(int32_t id) const override { return tokens_[id].bytes; }
-  absl::string_view TokenName(int32_t id) const override { return tokens_[id].name; }
-  bool IsSpecial(int32_t id) const override { return tokens_[id].special; }
+  absl::string_view TokenBytes(int32_t id) const override { return Get(id).bytes; }
+  absl::string_view TokenName(int32_t id) const override { return Get(id).name; }
+  bool IsSpecial(int32_t id) const override { return Get(id).special; }
 
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const override {
     if (!IsValidUtf8(text)) return absl::InvalidArgumentError("the text is not valid UTF-8");
@@ -112,8 +112,13 @@ class SentencePieceTokenizer : public Tokenizer {
  private:
   struct Token {
     std::string name, bytes;
-    bool special;
+    bool special = false;
   };
+  const Token& Get(int32_t id) const {
+    static const Token kNone;
+    return id >= 0 && id < vocab_size() ? tokens_[id] : kNone;
+  }
+
   const SessaTokenizerApi* const api_;
   void* const handle_;
   std::vector<Token> tokens_;  // by id
@@ -133,6 +138,13 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadSentencePieceTokenizer(const std:
     return absl::InvalidArgumentError(absl::StrCat(model_file, ": not a SentencePiece model: ", error));
   }
   return std::make_unique<SentencePieceTokenizer>(*api, handle);
+}
+
+absl::Status CheckTokenizerFits(const Tokenizer& tokenizer, int32_t model_vocab,
+                                const std::string& model_file) {
+  if (tokenizer.vocab_size() <= model_vocab) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(model_file, ": has ", tokenizer.vocab_size(), " tokens, the model only ", model_vocab));
 }
 
 }  // namespace sessa

@@ -16,7 +16,7 @@ namespace sessa {
 namespace {
 
 constexpr size_t kMaxConfigBytes = 1 << 20;
-constexpr size_t kMaxIndexBytes = 64 << 20;
+constexpr size_t kMaxIndexBytes = 16 << 20;
 
 std::optional<DType> WeightType(absl::string_view dtype) {
   if (dtype == "F32") return DType::kF32;

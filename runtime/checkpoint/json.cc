@@ -11,10 +11,15 @@ namespace {
 
 using nlohmann::json;
 
-// nlohmann keeps the last of several equal keys; this notes the first repetition.
-class DuplicateKeys {
+constexpr int kMaxDepth = 64;
+
+// nlohmann keeps the last of several equal keys; this notes the first repetition. What nests deeper than
+// kMaxDepth is not kept, so that brackets cannot fill the memory.
+class Watcher {
  public:
-  bool OnEvent(json::parse_event_t event, const json& parsed) {
+  bool OnEvent(int depth, json::parse_event_t event, const json& parsed) {
+    too_deep_ |= depth > kMaxDepth;
+    if (depth > kMaxDepth) return false;
     if (event == json::parse_event_t::object_start) open_.emplace_back();
     if (event == json::parse_event_t::object_end) open_.pop_back();
     if (event == json::parse_event_t::key) {
@@ -26,11 +31,13 @@ class DuplicateKeys {
     }
     return true;  // keep the value
   }
+  bool too_deep() const { return too_deep_; }
   bool found() const { return found_; }
   const std::string& key() const { return key_; }
 
  private:
   std::vector<std::set<std::string>> open_;  // keys of the objects that are still open
+  bool too_deep_ = false;
   bool found_ = false;
   std::string key_;
 };
@@ -38,16 +45,19 @@ class DuplicateKeys {
 }  // namespace
 
 absl::StatusOr<json> ParseJsonObject(absl::string_view file, absl::string_view text) {
-  DuplicateKeys duplicates;
+  Watcher watcher;
   json value = json::parse(
       text.begin(), text.end(),
-      [&](int /*depth*/, json::parse_event_t event, json& parsed) {
-        return duplicates.OnEvent(event, parsed);
+      [&](int depth, json::parse_event_t event, json& parsed) {
+        return watcher.OnEvent(depth, event, parsed);
       },
       /*allow_exceptions=*/false);
   if (value.is_discarded()) return absl::InvalidArgumentError(absl::StrCat(file, ": not JSON"));
-  if (duplicates.found()) {
-    return absl::InvalidArgumentError(absl::StrCat(file, ": duplicate key ", Quoted(duplicates.key())));
+  if (watcher.too_deep()) {
+    return absl::InvalidArgumentError(absl::StrCat(file, ": nests deeper than ", kMaxDepth));
+  }
+  if (watcher.found()) {
+    return absl::InvalidArgumentError(absl::StrCat(file, ": duplicate key ", Quoted(watcher.key())));
   }
   if (!value.is_object()) return absl::InvalidArgumentError(absl::StrCat(file, ": not a JSON object"));
   return value;

@@ -205,17 +205,21 @@ TEST(ConfigTest, WhatIsNotAnObjectIsRefused) {
   const struct {
     std::string text;
     const char* error;
-  } rows[] = {{"", "not JSON"},
-              {"{", "not JSON"},
-              {"[]", "not a JSON object"},
-              {"7", "not a JSON object"},
-              {"{} {}", "not JSON"},
-              {"{\"rope_theta\": 1e999}", "not JSON"},
-              {"{\"rope_theta\": NaN}", "not JSON"},
-              {"{\"vocab_size\": 1, \"vocab_size\": 2}", "duplicate key \"vocab_size\""},
-              {"{\"other\": {\"a\": 1, \"b\": {\"c\": 1, \"c\": 1}}}", "duplicate key \"c\""},
-              {"{\"\xff\": 1}", "not JSON"},
-              {std::string(100'000, '['), "not JSON"}};
+  } rows[] = {
+      {"", "not JSON"},
+      {"{", "not JSON"},
+      {"[]", "not a JSON object"},
+      {"7", "not a JSON object"},
+      {"{} {}", "not JSON"},
+      {"{\"rope_theta\": 1e999}", "not JSON"},
+      {"{\"rope_theta\": NaN}", "not JSON"},
+      {"{\"vocab_size\": 1, \"vocab_size\": 2}", "duplicate key \"vocab_size\""},
+      {"{\"other\": {\"a\": 1, \"b\": {\"c\": 1, \"c\": 1}}}", "duplicate key \"c\""},
+      {"{\"\xff\": 1}", "not JSON"},
+      {std::string(100'000, '['), "not JSON"},
+      {absl::StrCat("{\"a\":", std::string(100'000, '['), std::string(100'000, ']'), "}"), "nests deeper"},
+      {absl::StrCat("{\"a\":", std::string(65, '['), std::string(65, ']'), "}"), "nests deeper"},
+      {absl::StrCat("{\"a\":", std::string(64, '['), std::string(64, ']'), "}"), "vocab_size is missing"}};
   for (const auto& row : rows) {
     const auto config = ParseModelConfig("f", row.text);
     ASSERT_FALSE(config.ok()) << row.text.substr(0, 50);

@@ -6,6 +6,7 @@
 #include <sstream>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -59,6 +60,19 @@ TEST(TokenizerTest, TokenTable) {
   EXPECT_EQ(tokenizer->TokenName(13), "<0x0A>");
   EXPECT_EQ(tokenizer->TokenName(261), "\xE2\x96\x81the");
   EXPECT_EQ(tokenizer->TokenBytes(261), " the");
+}
+
+TEST(TokenizerTest, IdsOfAPaddedVocabularyAppendNothing) {
+  const auto tokenizer = Recall();
+  for (const int32_t id : {-1, 1024, 2'000'000'000}) {
+    EXPECT_EQ(tokenizer->TokenBytes(id), "");
+    EXPECT_EQ(tokenizer->TokenName(id), "");
+    EXPECT_FALSE(tokenizer->IsSpecial(id));
+  }
+  EXPECT_TRUE(CheckTokenizerFits(*tokenizer, 1024, kModel).ok());
+  EXPECT_TRUE(CheckTokenizerFits(*tokenizer, 1088, kModel).ok());
+  EXPECT_EQ(CheckTokenizerFits(*tokenizer, 1023, kModel).message(),
+            absl::StrCat(kModel, ": has 1024 tokens, the model only 1023"));
 }
 
 TEST(TokenizerTest, TextComesBack) {
