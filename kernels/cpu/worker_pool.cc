@@ -38,7 +38,7 @@ void WorkerPool::RunJob(int items, Function function, const void* context) {
   context_.store(context, std::memory_order_relaxed);
   items_.store(items, std::memory_order_relaxed);
   done_.store(0, std::memory_order_relaxed);
-  ticket_.store((ticket_.load(std::memory_order_relaxed) / kJob + 1) * kJob);
+  ticket_.store((ticket_.load(std::memory_order_relaxed) / kJob + 1) * kJob + items);
   // Sequentially consistent with a worker's "parked, then look at the ticket again": one of the two sees the
   // other.
   if (parked_.load() > 0) {
@@ -59,11 +59,12 @@ void WorkerPool::RunJob(int items, Function function, const void* context) {
 bool WorkerPool::RunOneItem(int thread) {
   uint64_t ticket = ticket_.load(std::memory_order_acquire);
   for (;;) {
-    const uint32_t item = static_cast<uint32_t>(ticket);
+    const uint32_t left = static_cast<uint32_t>(ticket);
+    if (left == 0) return false;
     const Function function = function_.load(std::memory_order_relaxed);
     const void* context = context_.load(std::memory_order_relaxed);
-    if (item >= items_.load(std::memory_order_relaxed)) return false;
-    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
+    const uint32_t item = items_.load(std::memory_order_relaxed) - left;
+    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
                                        std::memory_order_acquire)) {
       continue;
     }

@@ -34,7 +34,7 @@ class WorkerPool {
 
  private:
   using Function = void (*)(const void* context, int item, int thread);
-  // A ticket: the number of the job (high half) and its next item (low half).
+  // A ticket: the number of the job (high half) and how many of its items nobody has taken yet (low half).
   static constexpr uint64_t kJob = uint64_t{1} << 32;
 
   void RunJob(int items, Function function, const void* context);
@@ -42,8 +42,8 @@ class WorkerPool {
   void WorkerLoop(int thread);
   bool SpinForWork(uint64_t seen_job) const;
 
-  // The job: written by Run between jobs only. A worker may read it while it changes; it acts on what it read
-  // only if it then takes an item of the job that it had seen, which proves that nothing changed.
+  // The job: written by Run when no item is left to take. A worker reads it between looking at the ticket and
+  // taking an item; that it can take the item proves that the job did not change meanwhile.
   std::atomic<Function> function_{nullptr};
   std::atomic<const void*> context_{nullptr};
   std::atomic<uint32_t> items_{0};

@@ -61,7 +61,7 @@ INSTANTIATE_TEST_SUITE_P(Sets, CpuSchedulesTest, testing::ValuesIn(cpu::Runnable
                          [](const auto& info) { return cpu::SetName(info.param); });
 
 TEST_P(CpuSchedulesTest, SmallShapes) {
-  const uint32_t count = fastest() ? 190 : 10;
+  const uint32_t count = fastest() ? 190 : GetParam().set == InstructionSet::kPortable ? 3 : 10;
   CompanyOptions options;
   Run(Shape(64, 4, 2), options, 0, count);
   Run(Shape(72, 1, 1), options, 1000, count);

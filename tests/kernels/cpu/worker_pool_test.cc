@@ -28,6 +28,17 @@ TEST_P(WorkerPoolTest, RunsEveryItemOnceAndShowsWhatItWrote) {
   }
 }
 
+// A worker that looked at a job as it ended must not take the next one for it.
+TEST_P(WorkerPoolTest, ShortJobsOfChangingSizesKeepTheirItems) {
+  WorkerPool pool(GetParam());
+  for (int job = 0; job < 20'000; ++job) {
+    const int items = 2 + job % 5;
+    std::atomic<int> sum{0};
+    pool.Run(items, [&](int item, int) { sum.fetch_add(item + 1, std::memory_order_relaxed); });
+    ASSERT_EQ(sum.load(), items * (items + 1) / 2);
+  }
+}
+
 TEST_P(WorkerPoolTest, JobsSeeWhatEarlierJobsWrote) {
   WorkerPool pool(GetParam());
   std::vector<int64_t> numbers(257, 0);
