@@ -19,9 +19,7 @@ Reactor* GenerateStream::Start(const StreamContext& server, grpc::CallbackServer
   if (!server.registry->Add(turn->principal, turn->request_id, stream)) {
     server.metrics->OnRefused(absl::StatusCode::kAlreadyExists);
     server.metrics->OnStreams(-1);
-    return new RefusedStream<v1::GenerateResponse>(MakeError(
-        absl::StatusCode::kAlreadyExists, "a turn with this request_id is running",
-        {.reason = "REQUEST_ID_IN_USE", .field = "request_id", .resource = "request/" + turn->request_id}));
+    return new RefusedStream<v1::GenerateResponse>(RequestIdInUse(turn->request_id));
   }
   stream->Own(stream);
   turn->sink = stream;

@@ -19,6 +19,12 @@ struct StreamContext {
   absl::Duration slow_reader_timeout;
 };
 
+inline absl::Status RequestIdInUse(const std::string& request_id) {
+  return MakeError(
+      absl::StatusCode::kAlreadyExists, "a call with this request_id is running",
+      {.reason = "REQUEST_ID_IN_USE", .field = "request_id", .resource = "request/" + request_id});
+}
+
 class GenerateStream final : public StreamWriter<v1::GenerateResponse, StreamBuffer>, public TokenSink {
  public:
   // Submits the turn and returns its reactor; a turn that is refused has one that ends with the error.

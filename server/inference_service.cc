@@ -9,6 +9,7 @@
 #include "runtime/text/text_stream.h"
 #include "server/call.h"
 #include "server/error_details.h"
+#include "server/score_stream.h"
 
 namespace sessa {
 namespace {
@@ -53,9 +54,16 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Attach(grpc::C
   return new RefusedStream<v1::GenerateResponse>(NotImplemented("Attach"));
 }
 
-grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(grpc::CallbackServerContext*,
-                                                                     const v1::ScoreRequest*) {
-  return new RefusedStream<v1::ScoreResponse>(NotImplemented("Score"));
+grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(grpc::CallbackServerContext* context,
+                                                                     const v1::ScoreRequest* request) {
+  auto plan = ParseScore(*request, limits_, request->request_id().empty() ? RandomId() : "");
+  if (!plan.ok()) {
+    stream_context_.metrics->OnRefused(plan.status().code());
+    return new RefusedStream<v1::ScoreResponse>(plan.status());
+  }
+  plan->principal = CallerOf(*context);
+  plan->deadline = DeadlineOf(*context);
+  return ScoreStream::Start(stream_context_, context, *std::move(plan));
 }
 
 grpc::ServerUnaryReactor* InferenceService::CancelTurn(grpc::CallbackServerContext* context,
@@ -72,7 +80,7 @@ grpc::ServerUnaryReactor* InferenceService::CancelTurn(grpc::CallbackServerConte
   const Principal principal = CallerOf(*context);
   std::string turn = request->turn_request_id();
   if (turn.empty()) turn = stream_context_.registry->FindBySession(principal, request->session_id());
-  if (!turn.empty()) stream_context_.core->Cancel(principal, turn);
+  if (!turn.empty()) stream_context_.registry->Cancel(principal, turn);
   return FinishUnary(context, absl::OkStatus());
 }
 

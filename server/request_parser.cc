@@ -93,23 +93,21 @@ void ReadCounts(const v1::GenerateRequest& request, Checker* check, TurnRequest*
                  "more than one sample only for a new session that is not kept");
 }
 
-// The prompt, moved nowhere yet: the caller copies it once everything else is known to be valid.
-absl::Status CheckPrompt(const v1::GenerateRequest& request, const RequestLimits& limits) {
-  switch (request.prompt_case()) {
-    case v1::GenerateRequest::kText:
-      return CheckText("text", request.text(), limits);
-    case v1::GenerateRequest::kTokenIds: {
-      const auto& ids = request.token_ids().ids();
-      return CheckTokenIds("token_ids.ids", absl::MakeConstSpan(ids.data(), ids.size()), limits);
-    }
-    case v1::GenerateRequest::PROMPT_NOT_SET:
-      return absl::OkStatus();
-  }
-  return absl::OkStatus();
+bool IsEmpty(const Content& content) {
+  return std::visit([](const auto& what) { return what.empty(); }, content);
 }
 
-bool PromptIsEmpty(const v1::GenerateRequest& request) {
-  return request.text().empty() && request.token_ids().ids().empty();
+// Text or ids of a message that has both as a oneof; `field` is the message's path with a dot, or empty.
+template <class Message>
+Content ReadContent(const std::string& field, const Message& from, const RequestLimits& limits,
+                    Checker* check) {
+  if (!from.has_token_ids()) {
+    check->Add(CheckText(field + "text", from.text(), limits));
+    return from.text();
+  }
+  const auto& ids = from.token_ids().ids();
+  check->Add(CheckTokenIds(field + "token_ids.ids", absl::MakeConstSpan(ids.data(), ids.size()), limits));
+  return std::vector<int32_t>(ids.begin(), ids.end());
 }
 
 void CheckDisconnect(v1::OnDisconnect on_disconnect, Checker* check) {
@@ -164,14 +162,14 @@ absl::StatusOr<std::unique_ptr<TurnRequest>> ParseGenerate(const v1::GenerateReq
   Checker check;
   check.Add(CheckRequestId("request_id", request.request_id()));
   check.Add(CheckSessionId("session_id", request.session_id()));
-  check.Add(CheckPrompt(request, limits));
-  check.Require(!request.session_id().empty() || !PromptIsEmpty(request), "prompt",
+  auto turn = std::make_unique<TurnRequest>();
+  turn->prompt = ReadContent("", request, limits, &check);
+  check.Require(!request.session_id().empty() || !IsEmpty(turn->prompt), "prompt",
                 "a new session needs a prompt: text or token_ids");
   check.Require(!request.has_expected_position() || request.expected_position() >= 0, "expected_position",
                 "must be at least 0");
   CheckDisconnect(request.on_disconnect(), &check);
 
-  auto turn = std::make_unique<TurnRequest>();
   ReadNumbers(request.sampling(), limits, &check, turn.get());
   ReadStops(request.sampling(), limits, &check, turn.get());
   ReadTokenSets(request.sampling(), limits, &check, turn.get());
@@ -185,13 +183,32 @@ absl::StatusOr<std::unique_ptr<TurnRequest>> ParseGenerate(const v1::GenerateReq
   turn->keep_session = request.keep_session();
   turn->priority = request.priority();
   if (request.has_expected_position()) turn->expected_position = request.expected_position();
-  if (request.has_token_ids()) {
-    const auto& ids = request.token_ids().ids();
-    turn->prompt = std::vector<int32_t>(ids.begin(), ids.end());
-  } else {
-    turn->prompt = request.text();
-  }
   return turn;
+}
+
+absl::StatusOr<ScorePlan> ParseScore(const v1::ScoreRequest& request, const RequestLimits& limits,
+                                     const std::string& fresh_id) {
+  Checker check;
+  check.Add(CheckRequestId("request_id", request.request_id()));
+  if (!request.session_id().empty()) check.Add(NotImplemented("Score after a session"));
+  check.Require(request.choices_size() <= kMaxChoices, "choices",
+                absl::StrCat("at most ", kMaxChoices, ", not ", request.choices_size()));
+  check.Range("top_logprobs", request.top_logprobs(), 0, kMaxLogprobs);
+  ScorePlan plan;
+  plan.prompt = ReadContent("", request, limits, &check);
+  check.Require(request.choices_size() > 0 || !IsEmpty(plan.prompt), "prompt",
+                "give a prompt to score, or choices");
+  for (int i = 0; i < request.choices_size() && check.status().ok(); ++i) {
+    const std::string field = absl::StrCat("choices[", i, "].");
+    plan.choices.push_back(ReadContent(field, request.choices(i), limits, &check));
+    check.Require(!IsEmpty(plan.choices.back()), absl::StrCat(field, "content"),
+                  "a choice has text or token_ids");
+  }
+  if (!check.status().ok()) return check.status();
+  plan.request_id = request.request_id().empty() ? fresh_id : request.request_id();
+  plan.priority = request.priority();
+  plan.top_logprobs = request.top_logprobs();
+  return plan;
 }
 
 v1::SamplingParams DefaultSampling(const RequestLimits& limits) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -38,6 +39,24 @@ inline constexpr int kMaxChoices = 256;
 absl::StatusOr<std::unique_ptr<TurnRequest>> ParseGenerate(const v1::GenerateRequest& request,
                                                            const RequestLimits& limits, uint64_t fresh_seed,
                                                            const std::string& fresh_id);
+
+// A text to tokenise, or token ids.
+using Content = std::variant<std::string, std::vector<int32_t>>;
+
+// A Score request, checked.
+struct ScorePlan {
+  std::string request_id;
+  Principal principal;
+  absl::Time deadline = absl::InfiniteFuture();
+  int32_t priority = 0;
+  int32_t top_logprobs = 0;
+  Content prompt;
+  std::vector<Content> choices;  // empty: the prompt itself is scored
+};
+
+// The plan, but for deadline and principal. Errors as ParseGenerate's.
+absl::StatusOr<ScorePlan> ParseScore(const v1::ScoreRequest& request, const RequestLimits& limits,
+                                     const std::string& fresh_id);
 
 // What unset fields mean on this server, for GetModel.
 v1::SamplingParams DefaultSampling(const RequestLimits& limits);

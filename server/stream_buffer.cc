@@ -41,9 +41,12 @@ void StreamBuffer::Push(const ProgressEvent& event) {
 }
 
 void StreamBuffer::Push(const PromptLogprobsEvent& event) {
+  // Nothing predicts the first token of a session: the core says so with a number that is none.
+  const size_t skipped = event.position == 0 && !event.tokens.empty() ? 1 : 0;
+  if (event.tokens.size() == skipped) return;
   v1::PromptLogprobs* out = Append(kMessageBytes + LogprobBytes(event.tokens))->mutable_prompt_logprobs();
-  out->set_position(event.position);
-  for (const OutputResult& result : event.tokens) Fill(result, tokenizer_, out->add_tokens());
+  out->set_position(event.position + static_cast<int64_t>(skipped));
+  for (size_t i = skipped; i < event.tokens.size(); ++i) Fill(event.tokens[i], tokenizer_, out->add_tokens());
 }
 
 StreamBuffer::Entry* StreamBuffer::FindJoinable(const DeltaEvent& event) {

@@ -43,6 +43,7 @@ template <class Response, class Buffer>
 class StreamWriter : public grpc::ServerWriteReactor<Response>, public LiveTurn {
  public:
   void CheckReader(absl::Time now) final;
+  void CancelByRequest() override { CancelTurn(absl::OkStatus()); }
 
  protected:
   StreamWriter(grpc::CallbackServerContext* context, Metrics* metrics, absl::Duration slow_reader_timeout,

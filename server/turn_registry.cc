@@ -39,6 +39,17 @@ void TurnRegistry::Remove(const Principal& principal, const std::string& request
   turns_.erase(found);
 }
 
+void TurnRegistry::Cancel(const Principal& principal, const std::string& request_id) {
+  std::shared_ptr<LiveTurn> turn;
+  {
+    MutexLock lock(&mutex_);
+    const auto found = turns_.find(Key(principal, request_id));
+    if (found == turns_.end()) return;
+    turn = found->second.turn;
+  }
+  turn->CancelByRequest();
+}
+
 std::string TurnRegistry::FindBySession(const Principal& principal, const std::string& session_id) const {
   MutexLock lock(&mutex_);
   const auto found = by_session_.find(Key(principal, session_id));

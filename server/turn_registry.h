@@ -17,6 +17,8 @@ class LiveTurn {
   virtual ~LiveTurn() = default;
   // Ends the call when its client has read nothing for too long. Called every fraction of a second.
   virtual void CheckReader(absl::Time now) = 0;
+  // Ends its turn because a client asked for that with CancelTurn.
+  virtual void CancelByRequest() = 0;
 };
 
 // Thread-safe.
@@ -28,6 +30,8 @@ class TurnRegistry {
   void SetSession(const Principal& principal, const std::string& request_id, const std::string& session_id);
   void Remove(const Principal& principal, const std::string& request_id);
 
+  // CancelByRequest of that call. No effect when it is not open.
+  void Cancel(const Principal& principal, const std::string& request_id);
   // The request_id of the turn that runs on a session; empty: none.
   std::string FindBySession(const Principal& principal, const std::string& session_id) const;
   void CheckReaders(absl::Time now);

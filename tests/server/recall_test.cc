@@ -265,5 +265,96 @@ TEST_F(RecallTest, UnknownSessionsAreNotFound) {
               "SESSION_NOT_FOUND");
 }
 
+struct Scored {
+  grpc::Status status;
+  std::vector<v1::ScoreResponse> messages;
+  std::vector<v1::ChoiceScore> scores;
+  v1::ScoreFinished finished;
+};
+
+Scored Score(v1::Inference::Stub* stub, const v1::ScoreRequest& request) {
+  grpc::ClientContext context;
+  Scored result;
+  const auto reader = stub->Score(&context, request);
+  v1::ScoreResponse message;
+  while (reader->Read(&message)) {
+    result.messages.push_back(message);
+    if (message.has_score()) result.scores.push_back(message.score());
+    if (message.has_finished()) result.finished = message.finished();
+  }
+  result.status = reader->Finish();
+  return result;
+}
+
+TEST_F(RecallTest, ScoresChoicesAfterAPrompt) {
+  v1::ScoreRequest request;
+  request.set_text("Mia went to the kitchen. Tom picked up the lamp.\nQ: Where is Mia?\nA:");
+  for (const char* place : {"garden", "kitchen", "yard"}) {
+    request.add_choices()->set_text(std::string(" Mia is in the ") + place + ".");
+  }
+  request.set_top_logprobs(2);
+  const Scored result = Score(client_->inference.get(), request);
+  ASSERT_TRUE(result.status.ok()) << result.status.error_message();
+  ASSERT_EQ(result.scores.size(), 3);
+  EXPECT_EQ(result.finished.best_choice(), 1);
+  EXPECT_TRUE(result.scores[1].is_greedy());
+  EXPECT_FALSE(result.scores[0].is_greedy());
+  EXPECT_TRUE(result.messages.front().has_started());
+  EXPECT_TRUE(result.messages.back().has_finished());
+  for (const v1::ChoiceScore& score : result.scores) {
+    double sum = 0;
+    int tokens = 0;
+    for (const v1::ScoreResponse& message : result.messages) {
+      if (!message.has_tokens() || message.tokens().choice() != score.choice()) continue;
+      for (const v1::TokenLogprobs& token : message.tokens().tokens()) {
+        sum += token.token().logprob();
+        ++tokens;
+        EXPECT_EQ(token.top_size(), 2);
+      }
+    }
+    EXPECT_EQ(tokens, score.tokens());
+    EXPECT_DOUBLE_EQ(sum, score.logprob());
+    EXPECT_LT(sum, 0);
+  }
+}
+
+TEST_F(RecallTest, ScoresAPromptAsGenerateDoes) {
+  v1::ScoreRequest request;
+  request.set_text("Mia went to the kitchen.");
+  const Scored result = Score(client_->inference.get(), request);
+  ASSERT_TRUE(result.status.ok()) << result.status.error_message();
+  ASSERT_EQ(result.scores.size(), 1);
+  v1::GenerateRequest generate;
+  generate.set_text(request.text());
+  generate.mutable_sampling()->set_max_tokens(0);
+  generate.mutable_sampling()->set_prompt_logprobs(0);
+  const Generated generated = Generate(client_->inference.get(), generate);
+  ASSERT_TRUE(generated.status.ok());
+  double sum = 0;
+  int64_t next = 1;  // the first token has none
+  for (const v1::GenerateResponse& message : generated.messages) {
+    if (!message.has_prompt_logprobs()) continue;
+    EXPECT_EQ(message.prompt_logprobs().position(), next);
+    for (const v1::TokenLogprobs& token : message.prompt_logprobs().tokens()) {
+      sum += token.token().logprob();
+      ++next;
+    }
+  }
+  EXPECT_EQ(next, generated.messages.at(0).started().prompt_tokens());
+  EXPECT_EQ(result.scores[0].tokens(), next - 1);
+  EXPECT_DOUBLE_EQ(result.scores[0].logprob(), sum);
+}
+
+TEST_F(RecallTest, ScoreRefusesNothingToScore) {
+  v1::ScoreRequest request;
+  ExpectError(Score(client_->inference.get(), request).status, grpc::StatusCode::INVALID_ARGUMENT,
+              "INVALID_FIELD");
+  request.set_text("a");
+  request.add_choices();
+  const grpc::Status status = Score(client_->inference.get(), request).status;
+  ExpectError(status, grpc::StatusCode::INVALID_ARGUMENT, "INVALID_FIELD");
+  EXPECT_EQ(Details(status).bad_request.field_violations(0).field(), "choices[0].content");
+}
+
 }  // namespace
 }  // namespace sessa
