@@ -35,12 +35,12 @@ struct BF16DotKeys {
   }
 };
 
-// Scores of R <= 4 rows with 16 / kTokens tokens at a time.
+// Scores of R <= 4 rows with tokens [begin, end), 16 / R of them at a time.
 template <class S, class K, int R>
-inline void ScoreRows(const ScoreArgs& a, const typename K::Query* q, float* scores) {
+inline void ScoreRows(const ScoreArgs& a, int begin, int end, const typename K::Query* q, float* scores) {
   constexpr int kTokens = R == 1 ? 16 : R == 2 ? 8 : 4;
-  const auto* k = static_cast<const typename K::Key*>(a.k);
-  for (int token = 0; token < a.tokens; token += kTokens, k += kTokens * a.k_stride) {
+  const auto* k = static_cast<const typename K::Key*>(a.k) + begin * a.k_stride;
+  for (int token = begin; token < end; token += kTokens, k += kTokens * a.k_stride) {
     typename S::Vec acc[16];
     for (int i = 0; i < 16; ++i) acc[i] = S::Zero();
     const auto step = [&](int c, int n) {
@@ -62,27 +62,26 @@ inline void ScoreRows(const ScoreArgs& a, const typename K::Query* q, float* sco
   }
 }
 
+// ScoreRows for a number of rows (R .. 4) known only at run time.
+template <class S, class K, int R = 1>
+inline void ScoreSomeRows(int rows, const ScoreArgs& a, int begin, int end, const typename K::Query* q,
+                          float* scores) {
+  if constexpr (R < 4) {
+    if (rows > R) return ScoreSomeRows<S, K, R + 1>(rows, a, begin, end, q, scores);
+  }
+  ScoreRows<S, K, R>(a, begin, end, q, scores);
+}
+
 template <class S, class K>
 inline void ScoreAll(const ScoreArgs& a) {
+  constexpr int kChunk = 16;  // tokens whose keys stay in the first cache while all rows meet them
   const auto* q = static_cast<const typename K::Query*>(a.q);
-  for (int row = 0; row < a.rows;) {
-    const int rows = a.rows - row < 4 ? a.rows - row : 4;
-    float* scores = a.scores + row * kBlock;
-    switch (rows) {
-      case 1:
-        ScoreRows<S, K, 1>(a, q + row * a.q_stride, scores);
-        break;
-      case 2:
-        ScoreRows<S, K, 2>(a, q + row * a.q_stride, scores);
-        break;
-      case 3:
-        ScoreRows<S, K, 3>(a, q + row * a.q_stride, scores);
-        break;
-      default:
-        ScoreRows<S, K, 4>(a, q + row * a.q_stride, scores);
-        break;
+  for (int begin = 0; begin < a.tokens; begin += kChunk) {
+    const int end = a.tokens - begin < kChunk ? a.tokens : begin + kChunk;
+    for (int row = 0; row < a.rows; row += 4) {
+      ScoreSomeRows<S, K>(a.rows - row < 4 ? a.rows - row : 4, a, begin, end, q + row * a.q_stride,
+                          a.scores + row * kBlock);
     }
-    row += rows;
   }
 }
 
@@ -191,6 +190,11 @@ inline void AccumulateRow(const float* p, const float* scale, int begin, int end
   for (; c + S::kStreamVecs * kLanes <= columns; c += S::kStreamVecs * kLanes) {
     AccumulateTile<S, V, 1, S::kStreamVecs>(p, scale, begin, end, v + c, v_stride, acc + c, 0);
   }
+  if constexpr (S::kStreamVecs > 12) {
+    for (; c + 12 * kLanes <= columns; c += 12 * kLanes) {
+      AccumulateTile<S, V, 1, 12>(p, scale, begin, end, v + c, v_stride, acc + c, 0);
+    }
+  }
   for (; c + 4 * kLanes <= columns; c += 4 * kLanes) {
     AccumulateTile<S, V, 1, 4>(p, scale, begin, end, v + c, v_stride, acc + c, 0);
   }
@@ -218,48 +222,48 @@ inline void AccumulateRows(const AccumulateArgs& a, const float* p, const float*
   }
 }
 
+template <class S, class V, int R = 2>
+inline void AccumulateSomeRows(int rows, const AccumulateArgs& a, const float* p, const float* scale, int end,
+                               float* acc) {
+  if constexpr (R < S::kTileRows) {
+    if (rows > R) return AccumulateSomeRows<S, V, R + 1>(rows, a, p, scale, end, acc);
+  }
+  AccumulateRows<S, V, R>(a, p, scale, end, acc);
+}
+
 // Rows [row, row + rows): the tokens that all see at once, then what the later ones see beyond.
 template <class S, class V>
 inline void AccumulateGroup(const AccumulateArgs& a, int row, int rows) {
+  const auto* v = static_cast<const typename V::Number*>(a.v);
   const float* p = a.p + row * kBlock;
-  const float* scale = a.scale + row;
   float* acc = a.acc + row * a.acc_stride;
   const int common = ValidTokens(a.valid, a.valid_step, row);
-  switch (rows) {
-    case 1:
-      AccumulateRow<S, V>(p, scale, 0, common, static_cast<const typename V::Number*>(a.v), a.v_stride,
-                          a.columns, acc);
-      return;
-    case 2:
-      AccumulateRows<S, V, 2>(a, p, scale, common, acc);
-      break;
-    case 3:
-      AccumulateRows<S, V, 3>(a, p, scale, common, acc);
-      break;
-    case 4:
-      AccumulateRows<S, V, 4>(a, p, scale, common, acc);
-      break;
-    case 5:
-      AccumulateRows<S, V, 5>(a, p, scale, common, acc);
-      break;
-    default:
-      AccumulateRows<S, V, 6>(a, p, scale, common, acc);
-      break;
+  if (rows == 1) {
+    AccumulateRow<S, V>(p, a.scale + row, 0, common, v, a.v_stride, a.columns, acc);
+    return;
   }
+  AccumulateSomeRows<S, V>(rows, a, p, a.scale + row, common, acc);
   for (int r = 1; r < rows; ++r) {
     const int valid = ValidTokens(a.valid, a.valid_step, row + r);
     if (valid == common) continue;
-    AccumulateRow<S, V>(p + r * kBlock, nullptr, common, valid, static_cast<const typename V::Number*>(a.v),
-                        a.v_stride, a.columns, acc + r * a.acc_stride);
+    AccumulateRow<S, V>(p + r * kBlock, nullptr, common, valid, v, a.v_stride, a.columns,
+                        acc + r * a.acc_stride);
   }
 }
 
 template <class S, class V>
 inline void AccumulateAll(const AccumulateArgs& a) {
-  for (int row = 0; row < a.rows;) {
-    const int rows = a.rows - row < S::kTileRows ? a.rows - row : S::kTileRows;
-    AccumulateGroup<S, V>(a, row, rows);
-    row += rows;
+  if (a.rows == 1) return AccumulateGroup<S, V>(a, 0, 1);
+  AccumulateArgs panel = a;  // some columns at a time: their values stay in the first cache for all rows
+  for (int c = 0; c < a.columns; c += kPanelOutputs) {
+    panel.v = static_cast<const typename V::Number*>(a.v) + c;
+    panel.acc = a.acc + c;
+    panel.columns = a.columns - c < kPanelOutputs ? a.columns - c : kPanelOutputs;
+    const int groups = (a.rows + S::kTileRows - 1) / S::kTileRows;
+    for (int group = 0; group < groups; ++group) {  // of even size
+      const int begin = a.rows * group / groups, end = a.rows * (group + 1) / groups;
+      AccumulateGroup<S, V>(panel, begin, end - begin);
+    }
   }
 }
 
