@@ -68,9 +68,9 @@ bool Engine::RunOnce() {
     worked = worked || launched || collect;
   }
   CheckDrained();
-  Flush();
   finished_turns_.clear();
-  UpdateStatus();
+  UpdateStatus();  // before anybody is told
+  Flush();
   busy_since_.store(worked ? absl::ToUnixNanos(clock_->Now()) : 0);
   return worked;
 }

@@ -94,7 +94,7 @@ class Simulation {
   }
 
   void RunEmitter() {
-    toy_.core().emitter().RunOnce();
+    toy_.emitter().RunOnce();
     clients_.Poll();
   }
 

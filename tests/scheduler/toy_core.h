@@ -77,8 +77,9 @@ class ToyCore {
  public:
   explicit ToyCore(const ToyConfig& config);
 
-  CoreImpl& core() { return *core_; }
+  Core& core() { return *core_; }
   Engine& engine() { return core_->engine(); }
+  Emitter& emitter() { return core_->emitter(); }
   ManualClock& clock() { return clock_; }
   ManualExecutor& pool() { return pool_; }
   Control& control() { return *control_; }
