@@ -135,6 +135,8 @@ absl::Status LoadTokenizer(const Checkpoint& checkpoint, ServedModel* model) {
   if (path.empty()) return absl::OkStatus();
   auto tokenizer = LoadSentencePieceTokenizer(path);
   if (!tokenizer.ok()) return tokenizer.status();
+  const absl::Status fits = CheckTokenizerFits(**tokenizer, checkpoint.shape().vocab, path);
+  if (!fits.ok()) return fits;
   model->tokenizer = *std::move(tokenizer);
   return absl::OkStatus();
 }
