@@ -14,8 +14,9 @@
 
 ABSL_FLAG(std::string, server, "127.0.0.1:50051", "HOST:PORT of the daemon's gRPC listener");
 ABSL_FLAG(bool, json, false, "print JSON: one document, or one line an event for streams; errors as {\"error\":...}");
-ABSL_FLAG(absl::Duration, timeout, absl::InfiniteDuration(),
-          "deadline of the whole call, as in 30s or 2m; a turn that runs by then ends with DEADLINE");
+ABSL_FLAG(std::optional<absl::Duration>, timeout, std::nullopt,
+          "deadline of the call, as in 30s or 2m; a turn that runs by then ends with DEADLINE; unset: none for turns, "
+          "scores, transfers, drain and top, 30s for the rest");
 ABSL_FLAG(std::string, session, "", "id of the session to continue; empty: a new one");
 ABSL_FLAG(bool, keep, false, "keep a new session after the turn; its id is printed at the end");
 ABSL_FLAG(bool, stats, false, "print token counts and times on standard error at the end");
@@ -57,6 +58,8 @@ ABSL_FLAG(bool, skip_special_tokens, true, "special tokens give no text; false s
 
 namespace sessa {
 namespace {
+
+constexpr absl::Duration kQuickCallTimeout = absl::Seconds(30);
 
 template <typename Ids>
 absl::Status AddIds(const char* flag, const std::string& text, Ids* ids) {
@@ -145,7 +148,7 @@ absl::StatusOr<Prompt> PromptFromFlags(const std::string& argument) {
     if (!status.ok()) return status;
     return prompt;
   }
-  if (argument.empty() && file.empty() && !isatty(STDIN_FILENO)) file = "-";
+  if (argument.empty() && file.empty() && !isatty(STDIN_FILENO)) file.assign(1, '-');
   if (file.empty()) {
     prompt.text = argument;
     return prompt;
@@ -156,6 +159,13 @@ absl::StatusOr<Prompt> PromptFromFlags(const std::string& argument) {
   return prompt;
 }
 
-absl::Time DeadlineFromFlags() { return absl::Now() + absl::GetFlag(FLAGS_timeout); }
+CallOptions QuickCall() {
+  return {.deadline = absl::Now() + absl::GetFlag(FLAGS_timeout).value_or(kQuickCallTimeout)};
+}
+
+CallOptions LongCall(CallCanceller* canceller) {
+  return {.deadline = absl::Now() + absl::GetFlag(FLAGS_timeout).value_or(absl::InfiniteDuration()),
+          .canceller = canceller};
+}
 
 }  // namespace sessa

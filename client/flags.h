@@ -5,7 +5,6 @@
 
 #include "absl/flags/declare.h"
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "client/client.h"
 
 ABSL_DECLARE_FLAG(std::string, server);
@@ -31,6 +30,9 @@ struct Prompt {
 };
 absl::StatusOr<Prompt> PromptFromFlags(const std::string& argument);
 
-absl::Time DeadlineFromFlags();  // from --timeout, counted from now
+// Options with the deadline of --timeout, counted from now. Without the flag: 30 s for calls that the server answers
+// at once, none for those that last as long as their work.
+CallOptions QuickCall();
+CallOptions LongCall(CallCanceller* canceller);  // may be null
 
 }  // namespace sessa

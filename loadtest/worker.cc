@@ -128,7 +128,7 @@ class Worker::TurnCall : public Tag {
     worker_->recorder_.OnEnd(start_, SinceStart(), outcome, failed, finish_reason_);
     absl::Duration back_off;
     if (failed) back_off = std::clamp(GetErrorDetail(status).retry_after.value_or(kMinBackOff), kMinBackOff, kMaxBackOff);
-    worker_->OnTurnEnd(this, back_off);
+    worker_->OnTurnEnd(this, cancelled, back_off);
   }
 
   Worker* const worker_;
@@ -264,12 +264,14 @@ void Worker::BeginTurn(std::shared_ptr<Session> session, absl::Time scheduled) {
   call->Begin(request, scheduled);
 }
 
-void Worker::OnTurnEnd(TurnCall* call, absl::Duration back_off) {
+void Worker::OnTurnEnd(TurnCall* call, bool cancelled, absl::Duration back_off) {
   const std::unique_ptr<TurnCall> owned(call);
   turns_.erase(call);
   --calls_;
   const std::shared_ptr<Session> session = call->session();
-  if (session->turns_left == 0 || back_off > absl::ZeroDuration()) return EndSession(session, back_off);
+  // A user who cancels leaves: the server may not have heard of it yet, and would refuse another turn.
+  const bool goes_on = session->turns_left > 0 && !cancelled && back_off == absl::ZeroDuration();
+  if (!goes_on) return EndSession(session, back_off);
   const absl::Time next = absl::Now() + absl::Seconds(scenario_.think_time.Sample(&random_));
   At(next, [this, session, next] { BeginTurn(session, next); });
 }

@@ -63,7 +63,7 @@ class Worker {
   void Arrive(absl::Time scheduled);
   void NewSession(absl::Time scheduled);
   void BeginTurn(std::shared_ptr<Session> session, absl::Time scheduled);
-  void OnTurnEnd(TurnCall* call, absl::Duration back_off);
+  void OnTurnEnd(TurnCall* call, bool cancelled, absl::Duration back_off);
   void EndSession(const std::shared_ptr<Session>& session, absl::Duration back_off);
   bool MayBegin();       // the scenario goes on; counts the turn
   bool IsOver() const;   // no turn begins any more

@@ -78,7 +78,7 @@ class Chat {
                                                       {{"{}", line}})));
     if (!question) request.mutable_sampling()->set_max_tokens(0);
     TurnPrinter printer(context_.json, 1);
-    const auto finished = RunTurn(context_, request, DeadlineFromFlags(), &printer);
+    const auto finished = RunTurn(context_, request, &printer);
     if (!printer.started().session_id().empty()) settings_.set_session_id(printer.started().session_id());
     if (!finished.ok()) return Fail(context_, finished.status());
     position_ = finished->position();

@@ -30,7 +30,7 @@ int Generate(const CommandContext& context) {
     request->set_text(prompt->text);
   }
   TurnPrinter printer(context.json, request->sampling().n());
-  const auto finished = RunTurn(context, *request, DeadlineFromFlags(), &printer);
+  const auto finished = RunTurn(context, *request, &printer);
   if (!finished.ok()) return Fail(context, finished.status());
   PrintEnd(context, *request, printer, *finished);
   return ExitCodeOf(printer.reason());

@@ -31,7 +31,7 @@ int Score(const CommandContext& context) {
   std::vector<v1::ChoiceScore> scores;
   CallCanceller canceller;
   context.interrupts->SetHandler([&canceller] { canceller.Cancel(); });
-  const auto finished = context.client->Score(request, {.deadline = DeadlineFromFlags(), .canceller = &canceller},
+  const auto finished = context.client->Score(request, LongCall(&canceller),
                                               [&](const v1::ScoreResponse& event) {
                                                 if (context.json) std::cout << ToJson(event, JsonStyle::kLine) << "\n";
                                                 if (event.has_score()) scores.push_back(event.score());

@@ -17,7 +17,7 @@ namespace sessa {
 namespace {
 
 int Model(const CommandContext& context) {
-  const auto model = context.client->GetModel({.deadline = DeadlineFromFlags()});
+  const auto model = context.client->GetModel(QuickCall());
   if (!model.ok()) return Fail(context, model.status());
   if (context.json) {
     std::cout << ToJson(*model, JsonStyle::kIndented) << std::flush;
@@ -48,7 +48,7 @@ int Model(const CommandContext& context) {
 }
 
 int Status(const CommandContext& context) {
-  const auto status = context.client->GetStatus({.deadline = DeadlineFromFlags()});
+  const auto status = context.client->GetStatus(QuickCall());
   if (!status.ok()) return Fail(context, status.status());
   if (context.json) {
     std::cout << ToJson(*status, JsonStyle::kIndented) << std::flush;
@@ -63,7 +63,7 @@ int Drain(const CommandContext& context) {
   request.set_request_id(RandomId());
   const absl::Duration timeout = absl::GetFlag(FLAGS_drain_timeout);
   if (timeout > absl::ZeroDuration()) *request.mutable_timeout() = ToProto(timeout);
-  const absl::Status status = context.client->Drain(request, {.deadline = DeadlineFromFlags()});
+  const absl::Status status = context.client->Drain(request, LongCall(nullptr));
   if (!status.ok()) return Fail(context, status);
   std::cout << (context.json ? "{}" : "drained: nothing runs, new turns are refused") << std::endl;
   return kExitOk;

@@ -55,7 +55,7 @@ int List(const CommandContext& context) {
   v1::ListSessionsRequest request;
   do {
     request.set_page_size(limit > 0 ? std::min(kPageSize, limit - all.sessions_size()) : kPageSize);
-    auto page = context.client->ListSessions(request, {.deadline = DeadlineFromFlags()});
+    auto page = context.client->ListSessions(request, QuickCall());
     if (!page.ok()) return Fail(context, page.status());
     all.mutable_sessions()->MergeFrom(page->sessions());
     request.set_page_token(page->next_page_token());
@@ -77,13 +77,13 @@ int List(const CommandContext& context) {
 int Show(const CommandContext& context) {
   v1::GetSessionRequest request;
   request.set_session_id(context.args[0]);
-  return Print(context, context.client->GetSession(request, {.deadline = DeadlineFromFlags()}));
+  return Print(context, context.client->GetSession(request, QuickCall()));
 }
 
 int Create(const CommandContext& context) {
   v1::CreateSessionRequest request;
   request.set_request_id(RandomId());
-  const auto session = context.client->CreateSession(request, {.deadline = DeadlineFromFlags()});
+  const auto session = context.client->CreateSession(request, QuickCall());
   if (!session.ok()) return Fail(context, session.status());
   std::cout << (context.json ? ToJson(*session, JsonStyle::kIndented) : TerminalText(session->session_id()) + "\n")
             << std::flush;
@@ -95,7 +95,7 @@ int Delete(const CommandContext& context) {
     v1::DeleteSessionRequest request;
     request.set_request_id(RandomId());
     request.set_session_id(id);
-    const absl::Status status = context.client->DeleteSession(request, {.deadline = DeadlineFromFlags()});
+    const absl::Status status = context.client->DeleteSession(request, QuickCall());
     if (!status.ok()) return Fail(context, status);
   }
   if (context.json) std::cout << "{}" << std::endl;
@@ -107,7 +107,7 @@ int Fork(const CommandContext& context) {
   request.set_request_id(RandomId());
   request.set_session_id(context.args[0]);
   if (const auto position = absl::GetFlag(FLAGS_position)) request.set_position(*position);
-  return Print(context, context.client->ForkSession(request, {.deadline = DeadlineFromFlags()}));
+  return Print(context, context.client->ForkSession(request, QuickCall()));
 }
 
 int Rewind(const CommandContext& context) {
@@ -117,7 +117,7 @@ int Rewind(const CommandContext& context) {
   request.set_request_id(RandomId());
   request.set_session_id(context.args[0]);
   request.set_position(*position);
-  return Print(context, context.client->RewindSession(request, {.deadline = DeadlineFromFlags()}));
+  return Print(context, context.client->RewindSession(request, QuickCall()));
 }
 
 }  // namespace

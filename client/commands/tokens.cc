@@ -21,7 +21,7 @@ int Tokenize(const CommandContext& context) {
   v1::TokenizeRequest request;
   request.set_text(prompt->text);
   request.set_with_pieces(context.json || absl::GetFlag(FLAGS_pieces));
-  const auto response = context.client->Tokenize(request, {.deadline = DeadlineFromFlags()});
+  const auto response = context.client->Tokenize(request, QuickCall());
   if (!response.ok()) return Fail(context, response.status());
   if (context.json) {
     std::cout << ToJson(*response, JsonStyle::kIndented);
@@ -43,7 +43,7 @@ int Detokenize(const CommandContext& context) {
   v1::DetokenizeRequest request;
   request.mutable_token_ids()->Add(ids->begin(), ids->end());
   if (!absl::GetFlag(FLAGS_skip_special_tokens)) request.set_skip_special_tokens(false);
-  const auto response = context.client->Detokenize(request, {.deadline = DeadlineFromFlags()});
+  const auto response = context.client->Detokenize(request, QuickCall());
   if (!response.ok()) return Fail(context, response.status());
   std::cout << (context.json ? ToJson(*response, JsonStyle::kIndented) : TerminalText(response->text()) + "\n")
             << std::flush;

@@ -25,7 +25,7 @@ int Top(const CommandContext& context) {
   context.interrupts->SetHandler([&canceller] { canceller.Cancel(); });
   if (live) std::cout << "\x1B[?25l\x1B[2J";  // no cursor, empty screen
   const absl::Status status = context.client->WatchStatus(
-      absl::GetFlag(FLAGS_interval), {.deadline = DeadlineFromFlags(), .canceller = &canceller},
+      absl::GetFlag(FLAGS_interval), LongCall(&canceller),
       [&](const v1::ServerStatus& update) {
         history.push_back(update.rates().generated_tokens_per_second());
         if (history.size() > kHistory) history.pop_front();

@@ -27,7 +27,7 @@ int Export(const CommandContext& context) {
   std::ofstream file(partial, std::ios::binary | std::ios::trunc);
   int64_t tokens = 0;
   absl::Status status = context.client->ExportSession(
-      request, {.deadline = DeadlineFromFlags()}, [&](const v1::SessionChunk& chunk) -> absl::Status {
+      request, LongCall(nullptr), [&](const v1::SessionChunk& chunk) -> absl::Status {
         tokens += chunk.tokens().token_ids_size();
         if (google::protobuf::util::SerializeDelimitedToOstream(chunk, &file)) return absl::OkStatus();
         return absl::InvalidArgumentError(absl::StrCat("cannot write ", partial));
@@ -54,7 +54,7 @@ int Import(const CommandContext& context) {
   google::protobuf::io::IstreamInputStream in(&file);
   const std::string request_id = RandomId();
   const auto session = context.client->ImportSession(
-      {.deadline = DeadlineFromFlags()}, [&](v1::ImportSessionRequest* request) -> absl::StatusOr<bool> {
+      LongCall(nullptr), [&](v1::ImportSessionRequest* request) -> absl::StatusOr<bool> {
         bool at_end = false;
         request->set_request_id(request_id);
         if (google::protobuf::util::ParseDelimitedFromZeroCopyStream(request->mutable_chunk(), &in, &at_end)) {

@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "client/flags.h"
 #include "client/json.h"
 #include "client/proto_time.h"
 #include "client/text.h"
@@ -92,12 +93,12 @@ void TurnPrinter::End() {
 }
 
 absl::StatusOr<v1::Finished> RunTurn(const CommandContext& context, const v1::GenerateRequest& request,
-                                     absl::Time deadline, TurnPrinter* printer) {
+                                     TurnPrinter* printer) {
   CallCanceller canceller;
   absl::StatusOr<v1::Finished> finished;
   {
     CancelOnInterrupt cancel(context, request.request_id(), &canceller);
-    finished = context.client->Generate(request, {.deadline = deadline, .canceller = &canceller},
+    finished = context.client->Generate(request, LongCall(&canceller),
                                         [printer](const v1::GenerateResponse& event) { printer->OnEvent(event); });
   }
   printer->End();

@@ -41,7 +41,7 @@ class TurnPrinter {
 // Runs a turn. The first Ctrl-C asks the server to cancel it (the session keeps what was sent), the second one gives
 // up the call.
 absl::StatusOr<v1::Finished> RunTurn(const CommandContext& context, const v1::GenerateRequest& request,
-                                     absl::Time deadline, TurnPrinter* printer);
+                                     TurnPrinter* printer);
 
 // "8 tokens of prompt (57 cached), 6 generated, queue 12 us, ..." for --stats.
 std::string DescribeTurn(const v1::Finished& finished);
