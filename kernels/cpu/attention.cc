@@ -59,7 +59,7 @@ void Attention::PlanDecode() {
     blocks += row_blocks;
     scores += row_blocks * (shape_.heads + 1) * kBlock;
   }
-  if (scores > scores_.size()) scores_ = Buffer<float>(scores);
+  if (scores > scores_.size()) scores_ = Buffer<float>(2 * scores);  // contexts grow
   if (decode_rows_.empty()) return;
 
   // Enough items that the threads end together.

@@ -1,13 +1,25 @@
 #include "kernels/cpu/instruction_set.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace sessa::cpu {
 
 #if defined(__x86_64__)
 
+namespace {
+
+bool HasF16C() {  // clang 14 has no name for it in __builtin_cpu_supports
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
+}  // namespace
+
 InstructionSet DetectInstructionSet() {
   __builtin_cpu_init();  // the flags that it sets include what the operating system saves
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && HasF16C();
   if (!avx2) return InstructionSet::kPortable;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");

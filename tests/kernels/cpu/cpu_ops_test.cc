@@ -220,6 +220,32 @@ TEST(CpuOps, CountsStateThatDoesNotFitFp16AndClampsIt) {
   table.Release(&runner.arena);
 }
 
+// Also not of the session that gets its pages afterwards.
+TEST(CpuOps, NaNIsAResultOfItsOwnSessionOnly) {
+  const ModelShape shape = ShapeCases()[0].shape;
+  const RandomWeights weights(shape, 3);
+  ModelTensors tensors = weights.tensors();
+  const auto* numbers = static_cast<const uint16_t*>(tensors.embed.data);
+  std::vector<uint16_t> embed(numbers, numbers + shape.vocab * shape.width);
+  embed[9 * shape.width] = 0x7fc0;  // NaN
+  tensors.embed.data = embed.data();
+  for (StateDtype dtype : {StateDtype::kF32, StateDtype::kCompact}) {
+    Runner runner(CreateCpuOps(shape, tensors, Options(dtype)), dtype);
+    PageTable sick, sound, later;
+    EXPECT_FALSE(Step(&runner, &sick, {1, 9, 3}).outputs[0].finite);
+    EXPECT_FALSE(Step(&runner, &sick, {3}).outputs[0].finite);  // it stays in the state
+    EXPECT_TRUE(Step(&runner, &sound, {1, 8, 3}).outputs[0].finite);
+    const std::vector<float> logits = runner.model.ops().ReadLogits(0).value();
+    Step(&runner, &sick, std::vector<int32_t>(100, 9));
+    sick.Release(&runner.arena);
+    EXPECT_TRUE(Step(&runner, &later, {1, 8, 3}).outputs[0].finite);
+    EXPECT_EQ(runner.model.ops().ReadLogits(0).value(), logits);
+    EXPECT_TRUE(Step(&runner, &later, {5}).outputs[0].finite);
+    sound.Release(&runner.arena);
+    later.Release(&runner.arena);
+  }
+}
+
 TEST(CpuOps, ReadsLogitsOfTheLastStepOnly) {
   const ModelShape shape = ShapeCases()[0].shape;
   const RandomWeights weights(shape, 3);
