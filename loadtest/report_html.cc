@@ -107,9 +107,9 @@ std::string ThroughputPlots(const Result& r) {
 }
 
 std::string LatencyPlots(const Result& r) {
-  std::string html = PlotHtml({.title = "Share of latencies up to a time",
+  std::string html = PlotHtml({.title = "Latencies",
                                .x = {.label = "latency (logarithmic)", .kind = PlotAxis::Kind::kSeconds, .logarithmic = true},
-                               .y = {.label = "share", .kind = PlotAxis::Kind::kShare, .low = 0, .high = 1},
+                               .y = {.label = "share of them up to that", .kind = PlotAxis::Kind::kShare, .low = 0, .high = 1},
                                .series = {{"first token", r.first_token.Cumulative()},
                                           {"between tokens", r.gap.Cumulative()},
                                           {"whole turn", r.whole.Cumulative()}}});
@@ -212,7 +212,7 @@ std::string HtmlReport(const Result& r) {
                             " parameters, on ", r.model.backend_description(), "; state ",
                             r.model.state_dtype(), "; sessad ", r.model.server_version())),
       "</p>\n<p>",
-      HtmlText(absl::StrFormat("%.1f s measured after %.1f s of warm-up (shaded), %s; %d threads and %d channels",
+      HtmlText(absl::StrFormat("%.1f s measured after %.1f s of warm-up (shaded), %s; client threads %d, connections %d",
                                r.measured_seconds, r.warm_up_seconds,
                                absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", r.start, absl::UTCTimeZone()), r.threads,
                                r.channels)),

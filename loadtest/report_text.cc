@@ -53,7 +53,7 @@ std::string TextReport(const Result& r) {
   for (const auto& [reason, count] : r.finish_reasons) absl::StrAppendFormat(&text, "%-26s%d\n", reason, count);
   if (r.server_figures) absl::StrAppend(&text, ServerLines(*r.server_figures));
   const double tokens = std::max<double>(r.generated_tokens, 1);
-  absl::StrAppendFormat(&text, "sessaload's own CPU       %.2f cores, %.1f us a generated token (%d threads, %d channels)\n",
+  absl::StrAppendFormat(&text, "sessaload's own CPU       %.2f cores, %.1f us a generated token (threads %d, connections %d)\n",
                         r.measured_seconds > 0 ? r.client_cpu_seconds / r.measured_seconds : 0,
                         1e6 * r.client_cpu_seconds / tokens, r.threads, r.channels);
   return text;

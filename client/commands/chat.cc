@@ -83,6 +83,8 @@ class Chat {
     if (!finished.ok()) return Fail(context_, finished.status());
     position_ = finished->position();
     at_line_start_ = question ? printer.reason() == v1::FINISH_REASON_STOP : absl::EndsWith(request.text(), "\n");
+    const std::string reason = DescribeReason(printer.reason());
+    if (!reason.empty() && !context_.json) std::cerr << "(" << reason << ")" << std::endl;
     if (stats_) std::cerr << DescribeTurn(*finished) << std::endl;
     return ExitCodeOf(printer.reason());
   }

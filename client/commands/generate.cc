@@ -12,6 +12,8 @@ namespace {
 void PrintEnd(const CommandContext& context, const v1::GenerateRequest& request, const TurnPrinter& printer,
               const v1::Finished& finished) {
   if (context.json) return;  // the events say it all
+  const std::string reason = DescribeReason(printer.reason());
+  if (!reason.empty()) std::cerr << "sessactl: " << reason << std::endl;
   if (absl::GetFlag(FLAGS_stats)) std::cerr << DescribeTurn(finished) << std::endl;
   if (request.keep_session() && request.session_id().empty()) {
     const std::string& id = printer.started().session_id();

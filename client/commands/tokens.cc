@@ -30,7 +30,10 @@ int Tokenize(const CommandContext& context) {
   } else {
     for (int i = 0; i < response->token_ids_size(); ++i) {
       const std::string piece = i < response->pieces_size() ? response->pieces(i) : std::string();
-      std::cout << absl::StreamFormat("%6d  \"%s\"\n", response->token_ids(i), absl::Utf8SafeCEscape(piece));
+      // A part of a character, as byte fallback gives it, is shown by its bytes.
+      const bool whole = TerminalText(piece) == piece;
+      std::cout << absl::StreamFormat("%6d  \"%s\"\n", response->token_ids(i),
+                                      whole ? absl::Utf8SafeCEscape(piece) : absl::CHexEscape(piece));
     }
   }
   std::cout << std::flush;

@@ -121,6 +121,25 @@ std::string DescribeTurn(const v1::Finished& finished) {
   return absl::StrCat(text, "; position ", finished.position());
 }
 
+std::string DescribeReason(v1::FinishReason reason) {
+  switch (reason) {
+    case v1::FINISH_REASON_CONTEXT_FULL:
+      return "the context is full: the session cannot grow (sessactl model shows the limit)";
+    case v1::FINISH_REASON_CANCELLED:
+      return "cancelled";
+    case v1::FINISH_REASON_DEADLINE:
+      return "the deadline (--timeout) passed";
+    case v1::FINISH_REASON_DRAINED:
+      return "the daemon is shutting down";
+    case v1::FINISH_REASON_INTERRUPTED:
+      return "the daemon restarted";
+    case v1::FINISH_REASON_ERROR:
+      return "the turn failed";
+    default:
+      return "";
+  }
+}
+
 int ExitCodeOf(v1::FinishReason reason) {
   switch (reason) {
     case v1::FINISH_REASON_CANCELLED:

@@ -46,6 +46,10 @@ absl::StatusOr<v1::Finished> RunTurn(const CommandContext& context, const v1::Ge
 // "8 tokens of prompt (57 cached), 6 generated, queue 12 us, ..." for --stats.
 std::string DescribeTurn(const v1::Finished& finished);
 
+// What a person should know of a turn that did not end by itself ("cancelled", "the context is full", ...); empty for
+// one that did.
+std::string DescribeReason(v1::FinishReason reason);
+
 // The exit code that belongs to a finished turn's reason.
 int ExitCodeOf(v1::FinishReason reason);
 

@@ -176,6 +176,7 @@ TEST_F(SessactlTest, InterruptCancelsTheTurn) {
   kill(pid, SIGINT);
   for (size_t n; (n = fread(line.data(), 1, line.size(), pipe)) > 0;) out.append(line.data(), n);
   pclose(pipe);
+  EXPECT_THAT(out, HasSubstr("sessactl: cancelled"));
   EXPECT_THAT(out, HasSubstr(absl::StrCat("exit ", static_cast<int>(kExitCancelled))));
 }
 
