@@ -32,7 +32,7 @@ struct PrefillSegment {
 
 // How work is cut, for benches; 0: as the plan finds best.
 struct PrefillTuning {
-  int32_t leaf = 1024;          // rows of a leaf inverse: 128, 256, 512 or 1024
+  int32_t leaf = 1024;          // rows of a leaf inverse: 128, 256, 512, 1024 or 2048
   int32_t forward_rows = 0;     // query rows of a forward tile: 128 or, for head width 64, 192
   int32_t past_columns = 0;     // columns of the tiles of the past's contribution, of the solve: 64, 128, 256
   int32_t solve_columns = 0;
@@ -66,9 +66,9 @@ struct PrefillRange {
 
 // The schedule of a step's prefill rows, the same for all layers. Host data; the table is what kernels read.
 struct PrefillPlan {
-  std::vector<PrefillSegment> segments;        // all, as given: the plain forward kernel reads them
+  std::vector<PrefillSegment> segments;        // all, as given
   std::vector<PrefillSegment> plain_segments;  // those that the plain feedback kernels solve
-  int32_t fast_segments = 0;     // the others: tensor-core kernels, first in the table's list of segments
+  int32_t fast_segments = 0;     // the others, in the table: tensor-core kernels
   int32_t padded_rows = 0;       // workspace rows of the fast segments, each from its 64-token block boundary on
   int32_t panel_columns = 0;     // columns of the panel of attention weights
   int32_t planes = 0;            // partial sums of the past's contribution
@@ -87,6 +87,7 @@ struct PrefillPlan {
   };
   std::vector<Panel> panels;
   PrefillRange forward, leaves, rows;
+  PrefillRange right;            // the right-hand side with the last panel's past; none where planes > 1
   std::vector<PrefillRange> inverse;  // two an inverse level: T = sigma (P21 + P21 W11), then W21 = T + W22 T
   struct Solve {
     PrefillRange range;

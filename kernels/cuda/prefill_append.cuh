@@ -18,14 +18,14 @@ struct SolvedRow {
 };
 
 __device__ __forceinline__ SolvedRow FindSolvedRow(const PrefillBuffers& buffers, const DeviceSegment& segment, int i,
-                                                   const SolveOutputs& outputs) {
+                                                   const SolveOperands& operands) {
   SolvedRow row;
   const int end = segment.lead + segment.rows;
   if (i < segment.lead || i >= end) return row;
   const int position = segment.block_start + i;
   const int64_t in_page = static_cast<int64_t>(position % kPageTokens) * buffers.D;
   const int64_t page = buffers.page_table[segment.page_begin + position / kPageTokens];
-  row.s = outputs.s + static_cast<int64_t>(segment.first_row + i - segment.lead) * buffers.D;
+  row.s = operands.s + static_cast<int64_t>(segment.first_row + i - segment.lead) * buffers.D;
   row.page = reinterpret_cast<__half*>(buffers.s_plane + page * buffers.page_bytes) + in_page;
   if (i / kPageTokens == (end - 1) / kPageTokens) {
     row.open =
@@ -34,16 +34,15 @@ __device__ __forceinline__ SolvedRow FindSolvedRow(const PrefillBuffers& buffers
   return row;
 }
 
-// Stores columns column and column + 1; returns how many of them fp16 does not hold.
-__device__ __forceinline__ int StoreSolved(const SolvedRow& row, int column, float2 value, __half2 half) {
+// Stores columns column and column + 1 but for the page's; returns how many of them fp16 does not hold.
+__device__ __forceinline__ int StoreSolved(const SolvedRow& row, int column, float2 value) {
   *reinterpret_cast<float2*>(row.s + column) = value;
-  *reinterpret_cast<__half2*>(row.page + column) = half;
   if (row.open != nullptr) *reinterpret_cast<float2*>(row.open + column) = value;
   return !(fabsf(value.x) <= 65504.f) + !(fabsf(value.y) <= 65504.f);
 }
 
-__device__ __forceinline__ void CountSaturations(const SolveOutputs& outputs, int count) {
-  if (count > 0) atomicAdd(outputs.saturations, static_cast<unsigned long long>(count));
+__device__ __forceinline__ void CountSaturations(const SolveOperands& operands, int count) {
+  if (count > 0) atomicAdd(operands.saturations, static_cast<unsigned long long>(count));
 }
 
 }  // namespace sessa::cuda

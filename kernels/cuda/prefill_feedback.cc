@@ -110,18 +110,22 @@ cudaError_t LaunchPrefillSolve(const PrefillContext& context, const PrefillFeedb
   Sequence sequence;
   if (plan.fast_segments > 0) {
     const PrefillBuffers buffers = ResolveBuffers(context);
-    const SolveOutputs outputs{params.s, params.saturations};
+    const SolveOperands operands{params.f, params.s, params.saturations};
     sequence.Run([&] {
+      if (plan.planes == 1) {
+        return LaunchProduct(buffers, ProductKind::kRight, plan.tile_columns, ProductTiles(context, plan.right),
+                             plan.right.count, operands, stream);
+      }
       return LaunchRightSide(buffers, List<SolveRows>(context, plan.offsets.rows), plan.rows.count, params.f, stream);
     });
     for (const PrefillPlan::Solve& solve : plan.solve) {
       sequence.Run([&] {
         return LaunchProduct(buffers, solve.leaf ? ProductKind::kLeaf : ProductKind::kUpdate, plan.solve_columns,
-                             ProductTiles(context, solve.range), solve.range.count, outputs, stream);
+                             ProductTiles(context, solve.range), solve.range.count, operands, stream);
       });
     }
     if (plan.substitutes) {
-      sequence.Run([&] { return LaunchSubstitute(buffers, plan.fast_segments, outputs, stream); });
+      sequence.Run([&] { return LaunchSubstitute(buffers, plan.fast_segments, operands, stream); });
     }
   }
   sequence.Run([&] { return LaunchPlainSolve(context, params, stream); });

@@ -24,20 +24,20 @@ cudaError_t LaunchFlashForward(const PrefillContext& context, const PrefillForwa
     if (error != cudaSuccess) return error;
   }
   p.tiles = reinterpret_cast<const ForwardTile*>(table + plan.offsets.forward);
-  p.segments = reinterpret_cast<const DeviceSegment*>(table + plan.offsets.segments);
+  p.work = plan.forward.count * shape.heads;
   p.page_table = context.state.page_table;
   p.o = static_cast<__nv_bfloat16*>(params.o);
   p.heads = shape.heads;
   p.heads_per_kv = shape.heads / shape.kv_heads;
   p.D = shape.width;
   p.scale = static_cast<float>(M_LOG2E / std::sqrt(static_cast<double>(shape.head_width())));
-  const int tiles = plan.forward.count;
+  const int blocks = context.limits->multiprocessors;
   const bool alternate = context.limits->tuning.alternate;
-  if (shape.head_width() == 128) return LaunchFlash<128, 2, true>(p, tiles, stream);
+  if (shape.head_width() == 128) return LaunchFlash<128, 2, true>(p, blocks, stream);
   if (plan.forward_rows == 192) {
-    return alternate ? LaunchFlash<64, 3, true>(p, tiles, stream) : LaunchFlash<64, 3, false>(p, tiles, stream);
+    return alternate ? LaunchFlash<64, 3, true>(p, blocks, stream) : LaunchFlash<64, 3, false>(p, blocks, stream);
   }
-  return alternate ? LaunchFlash<64, 2, true>(p, tiles, stream) : LaunchFlash<64, 2, false>(p, tiles, stream);
+  return alternate ? LaunchFlash<64, 2, true>(p, blocks, stream) : LaunchFlash<64, 2, false>(p, blocks, stream);
 }
 
 }  // namespace sessa::cuda

@@ -50,29 +50,31 @@ cudaError_t LaunchWeightNorm(const PrefillBuffers& buffers, const SolveRows* row
 
 enum class ProductKind {
   kPast,         // planes = [planes * rescale +] P~ s of closed pages
+  kRight,        // r = f + sigma * (the same): the right-hand side at once, where sums are not split
   kInverseLeft,  // T = sigma (P21 + P21 W11)
   kInverse,      // W21 = T + W22 T
   kUpdate,       // r += sigma P~ s of rows solved before
   kLeaf,         // s = r + W r
 };
 
-struct SolveOutputs {
-  float* s = nullptr;  // (rows of the step, D)
+struct SolveOperands {
+  const float* f = nullptr;  // (rows of the step, D)
+  float* s = nullptr;        // (rows of the step, D)
   unsigned long long* saturations = nullptr;
 };
 
 cudaError_t LaunchProduct(const PrefillBuffers& buffers, ProductKind product, int tile_columns, const ProductTile* tiles,
-                          int count, const SolveOutputs& outputs, cudaStream_t stream);
+                          int count, const SolveOperands& operands, cudaStream_t stream);
 
 // INV, base: inverses of the 128 x 128 diagonal blocks.
 cudaError_t LaunchBaseLeaves(const PrefillBuffers& buffers, const LeafTile* tiles, int count, cudaStream_t stream);
 
-// r = f + sigma * (sum of planes), the open page's s in rows before the segment, 0 in padding.
+// r = f + sigma * (sum of planes), the open page's s in rows before the segment, 0 in padding: where sums are split.
 cudaError_t LaunchRightSide(const PrefillBuffers& buffers, const SolveRows* rows, int count, const float* f,
                             cudaStream_t stream);
 
 // Solves the short segments row by row, in float32.
-cudaError_t LaunchSubstitute(const PrefillBuffers& buffers, int segments, const SolveOutputs& outputs,
+cudaError_t LaunchSubstitute(const PrefillBuffers& buffers, int segments, const SolveOperands& operands,
                              cudaStream_t stream);
 
 // The plain kernels: any shape, any state type, any card.

@@ -1,132 +1,167 @@
-// INV, base: (I - A)^-1 - I of the 128 x 128 diagonal blocks of A[i,j] = sigma_i P~[i,j], j < i, in float32.
+// INV, base: (I - A)^-1 - I of the 128 x 128 diagonal blocks of A[i,j] = sigma_i P~[i,j], j < i.
 //
-// Blocks of 16 by substitution, a thread a column: x_i = delta + sum_{j<i} A[i,j] x_j; then pairs of blocks are
-// joined, 16 to 32 to 64 to 128: [[V11, 0], [V22 A21 V11, V22]].
+// Blocks of 16 by substitution in float32, a thread a column: x_i = delta + sigma_i sum_{j<i} P~[i,j] x_j. Then pairs
+// of blocks are joined, 16 to 32 to 64 to 128, on tensor cores: [[V11, 0], [V22 T, V22]], T = sigma P~21 V11. An
+// error of a block's inverse doubles with every joining (an entry is a product over the tokens in between), so here
+// V and T are pairs of fp16, high + low, as good as float32; P~ is exact. One rounding to fp16 comes at the end.
+#include <cuda_fp16.h>
+
 #include "kernels/cuda/prefill_launch.h"
 #include "kernels/cuda/prefill_overlap.cuh"
 
 namespace sessa::cuda {
 namespace {
 
-constexpr int kStride = kBaseLeaf + 4;  // floats a shared row
+constexpr int kStride = kBaseLeaf + 8;  // halves a shared row: 16 bytes more than 256, so that rows change banks
 constexpr int kLeafThreads = 256;
-constexpr int kLeafShared = 2 * kBaseLeaf * kStride * 4;
+constexpr int kMatrix = kBaseLeaf * kStride;
+constexpr int kLeafShared = 5 * kMatrix * 2 + kBaseLeaf * 4;
 
-// c (half x half, at c) = a b for every pair of blocks, with a, b, c given by their offsets in the pair's 2 half
-// square; a and b may be the same array as c: results are stored after all were computed.
-template <int kHalf>
-__device__ void JoinProduct(const float* a, int a_row, int a_column, const float* b, int b_row, int b_column,
-                            float* c) {
-  constexpr int kPairs = kBaseLeaf / (2 * kHalf);
-  constexpr int kOutputs = kPairs * kHalf * kHalf;
-  constexpr int kRows = kOutputs / kLeafThreads >= 16 ? 4 : kOutputs / kLeafThreads / 4;  // of a thread's block
-  constexpr int kBlocks = kOutputs / (kRows * 4);                                         // <= threads
-  static_assert(kBlocks == kLeafThreads && kRows >= 1);
-  const int index = threadIdx.x;
-  const int pair = index / (kBlocks / kPairs), block = index % (kBlocks / kPairs);
-  const int row = block / (kHalf / 4) * kRows, column = block % (kHalf / 4) * 4;
-  const int origin = pair * 2 * kHalf;
-  const float* from_a = a + (origin + a_row + row) * kStride + origin + a_column;
-  const float* from_b = b + (origin + b_row) * kStride + origin + b_column + column;
-  float sum[kRows][4] = {};
-#pragma unroll 2
-  for (int k = 0; k < kHalf; k += 4) {
-    float4 right[4];
+// A matrix as high + low.
+struct Split {
+  __half *high, *low;
+  __device__ void Store(int at, float x, float y) const {
+    const __half2 rounded = __floats2half2_rn(x, y);
+    const float2 back = __half22float2(rounded);
+    *reinterpret_cast<__half2*>(high + at) = rounded;
+    *reinterpret_cast<__half2*>(low + at) = __floats2half2_rn(x - back.x, y - back.y);
+  }
+};
+
+__device__ __forceinline__ void LoadFragments(uint32_t (&x)[4], const __half* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
+}
+
+__device__ __forceinline__ void LoadTransposed(uint32_t (&x)[2], const __half* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(x[0]), "=r"(x[1])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
+}
+
+// d (16 x 8) += a (16 x 16) b (16 x 8).
+__device__ __forceinline__ void Multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// For every pair of blocks of kHalf rows: c21 = a b, a at (kHalf, a_column) and b at (b_row, 0) of the pair, rows
+// multiplied with sigma when given. a.low null: a is its high part alone. No block of c that is written is read.
+template <int kHalf, bool kSplitA>
+__device__ void JoinProduct(const Split& a, int a_column, const Split& b, int b_row, const Split& c,
+                            const float* sigma) {
+  constexpr int kPairs = kBaseLeaf / (2 * kHalf), kTiles = kPairs * (kHalf / 16) * (kHalf / 8);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int tile = warp; tile < kTiles; tile += kLeafThreads / 32) {
+    const int pair = tile / (kTiles / kPairs), in_pair = tile % (kTiles / kPairs);
+    const int row = in_pair / (kHalf / 8) * 16, column = in_pair % (kHalf / 8) * 8, origin = pair * 2 * kHalf;
+    const int from_a = (origin + kHalf + row + lane % 16) * kStride + origin + a_column + lane / 16 * 8;
+    const int from_b = (origin + b_row + lane % 16) * kStride + origin + column;
+    float sum[4] = {}, small[4] = {};
 #pragma unroll
-    for (int t = 0; t < 4; t++) right[t] = *reinterpret_cast<const float4*>(from_b + (k + t) * kStride);
-#pragma unroll
-    for (int i = 0; i < kRows; i++) {
-      const float4 left4 = *reinterpret_cast<const float4*>(from_a + i * kStride + k);
-      const float left[4] = {left4.x, left4.y, left4.z, left4.w};
-#pragma unroll
-      for (int t = 0; t < 4; t++) {
-        sum[i][0] += left[t] * right[t].x, sum[i][1] += left[t] * right[t].y;
-        sum[i][2] += left[t] * right[t].z, sum[i][3] += left[t] * right[t].w;
+    for (int k = 0; k < kHalf; k += 16) {
+      uint32_t left[4], right[2], right_low[2];
+      LoadFragments(left, a.high + from_a + k);
+      LoadTransposed(right, b.high + from_b + k * kStride);
+      LoadTransposed(right_low, b.low + from_b + k * kStride);
+      Multiply(sum, left, right);
+      Multiply(small, left, right_low);
+      if constexpr (kSplitA) {
+        LoadFragments(left, a.low + from_a + k);
+        Multiply(small, left, right);
       }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int i = origin + kHalf + row + lane / 4 + 8 * half;
+      const float factor = sigma == nullptr ? 1 : sigma[i];
+      c.Store(i * kStride + origin + column + lane % 4 * 2, factor * (sum[2 * half] + small[2 * half]),
+              factor * (sum[2 * half + 1] + small[2 * half + 1]));
     }
   }
   __syncthreads();
-  float* to = c + (origin + kHalf + row) * kStride + origin + column;  // always the lower left block
-#pragma unroll
-  for (int i = 0; i < kRows; i++) {
-    *reinterpret_cast<float4*>(to + i * kStride) = make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
-  }
-  __syncthreads();
 }
 
-// V21 = V22 (A21 V11); A21 is overwritten.
 template <int kHalf>
-__device__ void Join(float* A, float* V) {
-  JoinProduct<kHalf>(A, kHalf, 0, V, 0, 0, A);
-  JoinProduct<kHalf>(V, kHalf, kHalf, A, kHalf, 0, V);
+__device__ void Join(const Split& P, const Split& V, const Split& T, const float* sigma) {
+  JoinProduct<kHalf, false>(P, 0, V, 0, T, sigma);             // T = sigma P21 V11
+  JoinProduct<kHalf, true>(V, kHalf, T, kHalf, V, nullptr);    // V21 = V22 T
+}
+
+// The inverses of the eight 16 x 16 diagonal blocks; a thread has a column.
+__device__ void SubstituteBlocks(const __half* P, const Split& V, const float* sigma) {
+  const int block = threadIdx.x / 16 * 16, c = threadIdx.x % 16;
+  float x[16];
+#pragma unroll
+  for (int i = 0; i < 16; i++) {
+    const uint4* row = reinterpret_cast<const uint4*>(P + (block + i) * kStride + block);
+    const uint4 packed[2] = {row[0], row[1]};
+    const __half* weights = reinterpret_cast<const __half*>(packed);
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < i; j++) sum += __half2float(weights[j]) * x[j];
+    x[i] = (i == c ? 1 : 0) + sigma[block + i] * sum;
+    const int at = (block + i) * kStride + block + c;
+    V.high[at] = __float2half_rn(x[i]);
+    V.low[at] = __float2half_rn(x[i] - __half2float(V.high[at]));
+  }
 }
 
 __global__ void __launch_bounds__(kLeafThreads) BaseLeafKernel(PrefillBuffers buffers, const LeafTile* tiles) {
-  extern __shared__ float4 shared4[];
+  extern __shared__ uint4 shared4[];
+  __half* matrices = reinterpret_cast<__half*>(shared4);
+  const Split P = {matrices, nullptr}, V = {matrices + kMatrix, matrices + 2 * kMatrix},
+              T = {matrices + 3 * kMatrix, matrices + 4 * kMatrix};
+  float* sigma = reinterpret_cast<float*>(matrices + 5 * kMatrix);
   AllowNext();
-  WaitForPrevious();
-  float* A = reinterpret_cast<float*>(shared4);
-  float* V = A + kBaseLeaf * kStride;
   const LeafTile tile = tiles[blockIdx.x];
-  const DeviceSegment& segment = buffers.segments[tile.segment];
+  const DeviceSegment segment = buffers.segments[tile.segment];
   const int64_t base = segment.base + tile.row;
   const int valid = min(kBaseLeaf, segment.padded - tile.row);
+  WaitForPrevious();
 
   // A thread has 8 columns of every 16th row; all its loads are under way at once.
   const int column = threadIdx.x % 16 * 8, first_row = threadIdx.x / 16;
   constexpr int kPasses = kBaseLeaf / 16;
   uint4 weights[kPasses];
-  float sigma[kPasses];
 #pragma unroll
   for (int pass = 0; pass < kPasses; pass++) {
     const int i = first_row + 16 * pass;
     weights[pass] = make_uint4(0, 0, 0, 0);
-    sigma[pass] = 0;
     if (i < valid && column < i) {
-      sigma[pass] = buffers.sigma[base + i];
       weights[pass] = *reinterpret_cast<const uint4*>(buffers.panel + (base + i) * buffers.panel_columns +
                                                       tile.column + column);
     }
   }
+  if (threadIdx.x < kBaseLeaf) sigma[threadIdx.x] = threadIdx.x < valid ? buffers.sigma[base + threadIdx.x] : 0;
 #pragma unroll
   for (int pass = 0; pass < kPasses; pass++) {
-    const int i = first_row + 16 * pass;
-    const __half* half = reinterpret_cast<const __half*>(&weights[pass]);
-    float* a = A + i * kStride + column;
-    float* v = V + i * kStride + column;
-#pragma unroll
-    for (int k = 0; k < 8; k++) {
-      a[k] = column + k < i ? sigma[pass] * __half2float(half[k]) : 0;
-      v[k] = 0;
-    }
+    const int at = (first_row + 16 * pass) * kStride + column;
+    *reinterpret_cast<uint4*>(P.high + at) = weights[pass];
+    *reinterpret_cast<uint4*>(V.high + at) = make_uint4(0, 0, 0, 0);
+    *reinterpret_cast<uint4*>(V.low + at) = make_uint4(0, 0, 0, 0);
   }
   __syncthreads();
-
-  if (threadIdx.x < kBaseLeaf) {
-    const int block = threadIdx.x / 16 * 16, c = threadIdx.x % 16;
-    float x[16];
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
-      float sum = i == c ? 1 : 0;
-#pragma unroll
-      for (int j = 0; j < i; j++) sum += A[(block + i) * kStride + block + j] * x[j];
-      x[i] = sum;
-      V[(block + i) * kStride + block + c] = sum;
-    }
-  }
+  if (threadIdx.x < kBaseLeaf) SubstituteBlocks(P.high, V, sigma);
   __syncthreads();
-  Join<16>(A, V);
-  Join<32>(A, V);
-  Join<64>(A, V);
+  Join<16>(P, V, T, sigma);
+  Join<32>(P, V, T, sigma);
+  Join<64>(P, V, T, sigma);
 
 #pragma unroll
   for (int pass = 0; pass < kPasses; pass++) {
     const int i = first_row + 16 * pass;
     if (i >= valid) continue;
-    uint4 packed;
+    uint4 packed = *reinterpret_cast<const uint4*>(V.high + i * kStride + column);
     __half* half = reinterpret_cast<__half*>(&packed);
 #pragma unroll
-    for (int k = 0; k < 8; k++) half[k] = __float2half_rn(column + k < i ? V[i * kStride + column + k] : 0);
+    for (int k = 0; k < 8; k++) {
+      if (column + k >= i) half[k] = __float2half_rn(0);  // without the unit diagonal
+    }
     *reinterpret_cast<uint4*>(buffers.inverse + (base + i) * kMaxLeaf + tile.leaf_column + column) = packed;
   }
 }

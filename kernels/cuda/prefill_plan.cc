@@ -60,7 +60,7 @@ void ChooseKernels(const PrefillLimits& limits, const WorkspaceLayout& workspace
   for (const PrefillSegment& segment : plan->segments) {
     DeviceSegment padded = PadSegment(segment);
     const int64_t row_tiles = RoundUp(padded.padded, kTileRows) / kTileRows;
-    const int64_t new_tiles = row_tiles * (padded.columns / kScoreColumns + 2) * 2;
+    const int64_t new_tiles = row_tiles * (padded.columns / kScoreColumns + 2);
     if (!fast || padded_rows + padded.padded > workspace.rows ||
         (tiles + new_tiles) * int64_t{sizeof(ScoreTile)} > kTableBytes / 2) {
       plan->plain_segments.push_back(segment);
@@ -97,7 +97,8 @@ void ChooseSplits(const PrefillLimits& limits, const WorkspaceLayout& workspace,
   const int64_t wanted = limits.multiprocessors * 3 / 4;
   plan->tile_columns = limits.tuning.past_columns;
   if (plan->tile_columns == 0) {
-    plan->tile_columns = TileColumns(row_tiles * kMaxPlanes, limits.shape.width, wanted);
+    // Narrow tiles before splits, but not the narrowest.
+    plan->tile_columns = std::max(128, TileColumns(row_tiles, limits.shape.width, wanted));
   }
   const int64_t blocks = row_tiles * ((limits.shape.width + plan->tile_columns - 1) / plan->tile_columns);
   int32_t planes = 1;
@@ -107,6 +108,23 @@ void ChooseSplits(const PrefillLimits& limits, const WorkspaceLayout& workspace,
   }
   plan->planes = planes;
   for (DeviceSegment& segment : lists->segments) segment.planes = segment.block_start > 0 ? planes : 0;
+}
+
+ScoreTile MakeScoreTile(const DeviceSegment& segment, int32_t row, int32_t column, int32_t origin, int32_t end) {
+  ScoreTile tile{};
+  tile.qb_row = segment.first_row - segment.lead + row;
+  tile.out_row = segment.base + row;
+  tile.column = column;
+  tile.valid_rows = std::min(kTileRows, segment.padded - row);
+  tile.new_begin = segment.lead - row;
+  tile.new_end = segment.lead + segment.rows - row;
+  tile.diagonal = segment.block_start + row - origin - column;
+  tile.end = end - origin - column;
+  const int32_t last = (segment.start + segment.rows - 1) / kPageTokens;
+  for (int32_t i = 0; i < 2; i++) {
+    tile.pages[i] = segment.page_begin + std::min((origin + column) / kPageTokens + i, last);
+  }
+  return tile;
 }
 
 // Score tiles of the panel: all columns before a row block's end, ascending, so that blocks that run at the same
@@ -120,24 +138,25 @@ void AddScoreTiles(const PrefillPlan& plan, int32_t panel, Lists* lists) {
       for (int32_t row = 0; row < segment.padded; row += kTileRows) {
         const int32_t row_end = segment.block_start + std::min(row + kTileRows, segment.padded);
         if (origin + column < std::min(end, row_end)) {
-          lists->score.push_back({static_cast<int32_t>(i), row, column, origin, end});
+          lists->score.push_back(MakeScoreTile(segment, row, column, origin, end));
         }
       }
     }
   }
 }
 
-// Tiles of planes[p] += P~ s over the panel's closed pages of the past.
-void AddPastTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t panel, Lists* lists) {
+// Tiles of planes[p] = [planes[p] +] P~ s over the panel's closed pages of the past; for the last panel of sums that
+// are not split, those of the right-hand side, with or without a past.
+void AddPastTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t panel, bool right, Lists* lists) {
   for (size_t i = 0; i < lists->segments.size(); i++) {
     const DeviceSegment& segment = lists->segments[i];
     const int32_t origin = PanelOrigin(segment, plan.panel_columns, panel);
     const int32_t end = std::min(PanelEnd(segment, plan.panel_columns, panel), segment.block_start);
-    const bool first = origin == 0;
-    if (end <= 0) continue;
+    const int32_t accumulate = origin > 0;  // panels of the past run from position 0 on: the first one stores
+    if (end <= 0 && !right) continue;
     // No steps: the panel holds new rows only, and the sums so far are rescaled.
     const int32_t steps = std::max(0, (end - origin) / kPageTokens);
-    for (int32_t plane = 0; plane < segment.planes; plane++) {
+    for (int32_t plane = 0; plane < plan.planes; plane++) {
       const int32_t from = steps * plane / plan.planes, to = steps * (plane + 1) / plan.planes;
       for (int32_t row = 0; row < segment.padded; row += kTileRows) {
         for (int32_t n = 0; n < limits.shape.width; n += plan.tile_columns) {
@@ -151,7 +170,7 @@ void AddPastTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t 
           tile.valid_rows = std::min(kTileRows, segment.padded - row);
           tile.out_row = plane * plan.padded_rows + segment.base + row;
           tile.out_column = n;
-          tile.extra = first ? 0 : 1;  // panels of the past run from position 0 on: the first one stores
+          tile.extra = right ? 2 * row + accumulate : accumulate;
           lists->product.push_back(tile);
         }
       }
@@ -169,7 +188,8 @@ void AddInverseTiles(const PrefillPlan& plan, int32_t half, bool second, Lists* 
     for (int32_t pair = 0; pair + half < segment.padded; pair += 2 * half) {
       const int32_t leaf = pair / plan.leaf * plan.leaf;
       const int32_t low = pair + half, end = std::min(pair + 2 * half, segment.padded);
-      for (int32_t row = low; row < end; row += kTileRows) {
+      const int32_t last = (end - 1 - low) / kTileRows * kTileRows + low;
+      for (int32_t row = last; row >= low; row -= kTileRows) {  // the longest sums first
         for (int32_t n = 0; n < half; n += width) {
           ProductTile tile{};
           tile.segment = static_cast<int32_t>(i);
@@ -225,20 +245,19 @@ void AddSolveTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t
 void AddForwardTiles(PrefillPlan* plan, const PrefillLimits& limits, Lists* lists) {
   if (!FastForwardShape(limits)) return;
   plan->forward_rows = limits.shape.head_width() == 64 && limits.tuning.forward_rows == 192 ? 192 : 128;
-  // The kernels read segments by their place in the table: fast ones first, then the plain ones.
-  for (size_t i = 0; i < lists->segments.size(); i++) {
-    for (int32_t row = 0; row < lists->segments[i].rows; row += plan->forward_rows) {
-      lists->forward.push_back({static_cast<int32_t>(i), row});
+  for (const PrefillSegment& segment : plan->segments) {
+    for (int32_t row = 0; row < segment.rows; row += plan->forward_rows) {
+      ForwardTile tile{};
+      tile.first_row = segment.first_row + row;
+      tile.rows = std::min(plan->forward_rows, segment.rows - row);
+      tile.position = segment.start + row;
+      tile.end = segment.start + segment.rows;
+      tile.page_begin = segment.page_begin;
+      lists->forward.push_back(tile);
     }
   }
-  const std::vector<DeviceSegment>& segments = lists->segments;
-  const int32_t rows = plan->forward_rows;
-  std::stable_sort(lists->forward.begin(), lists->forward.end(), [&](const ForwardTile& a, const ForwardTile& b) {
-    const auto length = [&](const ForwardTile& tile) {
-      const DeviceSegment& segment = segments[tile.segment];
-      return segment.start + std::min(tile.row + rows, segment.rows);
-    };
-    return length(a) > length(b);  // longest first: the short ones fill the end
+  std::stable_sort(lists->forward.begin(), lists->forward.end(), [](const ForwardTile& a, const ForwardTile& b) {
+    return a.position + a.rows > b.position + b.rows;  // longest first: the short ones fill the end
   });
   plan->forward = {0, static_cast<int32_t>(lists->forward.size())};
 }
@@ -270,12 +289,15 @@ void AddPanels(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
     panel.score.first = static_cast<int32_t>(lists->score.size());
     AddScoreTiles(*plan, index, lists);
     panel.score.count = static_cast<int32_t>(lists->score.size()) - panel.score.first;
-    panel.past = Append(lists->product, [&] { AddPastTiles(*plan, limits, index, lists); });
+    const bool right = index == 0 && plan->planes == 1;
+    (right ? plan->right : panel.past) =
+        Append(lists->product, [&] { AddPastTiles(*plan, limits, index, right, lists); });
     plan->panels.push_back(panel);
   }
 }
 
 void AddSolve(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
+  const int64_t wanted = limits.multiprocessors * 3 / 4;
   int32_t inverted = 0;  // rows of the longest segment that is solved by inverses
   int64_t row_tiles = 0;
   for (size_t i = 0; i < lists->segments.size(); i++) {
@@ -299,7 +321,7 @@ void AddSolve(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
   plan->leaf = limits.tuning.leaf;
   plan->solve_columns = limits.tuning.solve_columns;
   if (plan->solve_columns == 0) {
-    plan->solve_columns = TileColumns(row_tiles, limits.shape.width, limits.multiprocessors / 2 - 2);
+    plan->solve_columns = TileColumns(row_tiles, limits.shape.width, wanted);
   }
   plan->inverse_columns = limits.tuning.inverse_columns;
   if (plan->inverse_columns == 0) plan->inverse_columns = row_tiles >= limits.multiprocessors / 4 ? 128 : 64;
@@ -370,7 +392,6 @@ PrefillPlan PlanPrefill(const PrefillLimits& limits, const PrefillSegment* segme
     AddPanels(limits, &plan, &lists);
     AddSolve(limits, &plan, &lists);
   }
-  for (const PrefillSegment& segment : plan.plain_segments) lists.segments.push_back(PadSegment(segment));
   AddForwardTiles(&plan, limits, &lists);
   char* bytes = static_cast<char*>(table);
   Pack(lists.segments, bytes, &plan.offsets.segments, &plan.table_bytes);

@@ -5,18 +5,18 @@ namespace sessa::cuda {
 
 template <ProductKind kProduct, int kTileColumns>
 cudaError_t LaunchProductTiles(const PrefillBuffers& buffers, const ProductTile* tiles, int count,
-                               const SolveOutputs& outputs, cudaStream_t stream);
+                               const SolveOperands& operands, cudaStream_t stream);
 
 namespace {
 
 template <ProductKind kProduct>
 cudaError_t ByColumns(const PrefillBuffers& buffers, int tile_columns, const ProductTile* tiles, int count,
-                      const SolveOutputs& outputs, cudaStream_t stream) {
+                      const SolveOperands& operands, cudaStream_t stream) {
   constexpr bool kInverse = kProduct == ProductKind::kInverseLeft || kProduct == ProductKind::kInverse;
-  if (tile_columns == 64) return LaunchProductTiles<kProduct, 64>(buffers, tiles, count, outputs, stream);
-  if (tile_columns == 128) return LaunchProductTiles<kProduct, 128>(buffers, tiles, count, outputs, stream);
+  if (tile_columns == 64) return LaunchProductTiles<kProduct, 64>(buffers, tiles, count, operands, stream);
+  if (tile_columns == 128) return LaunchProductTiles<kProduct, 128>(buffers, tiles, count, operands, stream);
   if constexpr (!kInverse) {
-    return LaunchProductTiles<kProduct, 256>(buffers, tiles, count, outputs, stream);
+    return LaunchProductTiles<kProduct, 256>(buffers, tiles, count, operands, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -24,11 +24,12 @@ cudaError_t ByColumns(const PrefillBuffers& buffers, int tile_columns, const Pro
 }  // namespace
 
 cudaError_t LaunchProduct(const PrefillBuffers& buffers, ProductKind product, int tile_columns, const ProductTile* tiles,
-                          int count, const SolveOutputs& outputs, cudaStream_t stream) {
+                          int count, const SolveOperands& operands, cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
-  const auto launch = [&](auto by_columns) { return by_columns(buffers, tile_columns, tiles, count, outputs, stream); };
+  const auto launch = [&](auto by_columns) { return by_columns(buffers, tile_columns, tiles, count, operands, stream); };
   switch (product) {
     case ProductKind::kPast: return launch(ByColumns<ProductKind::kPast>);
+    case ProductKind::kRight: return launch(ByColumns<ProductKind::kRight>);
     case ProductKind::kInverseLeft: return launch(ByColumns<ProductKind::kInverseLeft>);
     case ProductKind::kInverse: return launch(ByColumns<ProductKind::kInverse>);
     case ProductKind::kUpdate: return launch(ByColumns<ProductKind::kUpdate>);

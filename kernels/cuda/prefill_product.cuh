@@ -13,7 +13,7 @@ template <ProductKind kProduct, int kTileColumns>
 struct ProductOp {
   static constexpr int kColumns = kTileColumns;
   static constexpr int kTransposeB = 1;
-  static constexpr bool kFromPages = kProduct == ProductKind::kPast;
+  static constexpr bool kFromPages = kProduct == ProductKind::kPast || kProduct == ProductKind::kRight;
   using Element = __half;
   using Tile = ProductTile;
   struct Source {
@@ -24,7 +24,12 @@ struct ProductOp {
   const ProductTile* tiles;
   int count;
   PrefillBuffers buffers;
-  SolveOutputs outputs;
+  SolveOperands operands;
+
+  __device__ void Prefetch() const {
+    PrefetchMap(&a);
+    PrefetchMap(&b);
+  }
 
   __device__ int Steps(const Tile& tile) const { return tile.steps; }
 
@@ -48,7 +53,7 @@ struct ProductOp {
     }
   }
 
-  // Whether the old values that the sums join are loaded while the tile is multiplied (or, for want of registers,
+  // Whether the values that the sums join are loaded while the tile is multiplied (or, for want of registers,
   // afterwards).
   static constexpr bool kPreload = kProduct != ProductKind::kPast && kColumns <= 128;
   static constexpr bool kOldIsHalf = kProduct == ProductKind::kInverseLeft || kProduct == ProductKind::kInverse;
@@ -56,52 +61,75 @@ struct ProductOp {
 
   // Of the thread's rows, row and row + 8 of the tile.
   struct Epilogue {
-    float factor[2];   // sigma, or what the sums so far are brought to the new maximum with
+    bool valid[2];
+    float factor[2];       // sigma
+    float rescale[2];      // what the past's sums so far are brought to the new maximum with; 0: there are none
+    const float* right[2];  // f or known s of the row; null: padding
     SolvedRow solved[2];
     Old old[2][kPreload ? kColumns / 8 : 1];
   };
+
+  // Of the tile: the first of the thread's two columns of accumulators 4 j and on.
+  static __device__ int Column(int j) { return 8 * j + 2 * (threadIdx.x % 4); }
 
   __device__ Epilogue Begin(const Tile& tile, int row) const {
     Epilogue epilogue;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int tile_row = row + 8 * half;
-      if (tile_row >= tile.valid_rows) continue;
       const int64_t a_row = tile.a_row + tile_row;
-      epilogue.factor[half] = 0;
-      if constexpr (kProduct == ProductKind::kInverseLeft || kProduct == ProductKind::kUpdate) {
+      epilogue.valid[half] = tile_row < tile.valid_rows;
+      epilogue.factor[half] = epilogue.rescale[half] = 0;
+      epilogue.right[half] = nullptr;
+      if (!epilogue.valid[half]) continue;
+      if constexpr (kProduct != ProductKind::kPast && kProduct != ProductKind::kInverse &&
+                    kProduct != ProductKind::kLeaf) {
         epilogue.factor[half] = buffers.sigma[a_row];
       }
-      if constexpr (kProduct == ProductKind::kPast) {
-        if (tile.extra) epilogue.factor[half] = buffers.rescale[a_row];
+      if constexpr (kFromPages) {
+        if (tile.extra & 1) epilogue.rescale[half] = buffers.rescale[a_row];
+      }
+      if constexpr (kProduct == ProductKind::kRight) {
+        epilogue.right[half] = RightRow(buffers.segments[tile.segment], tile.extra / 2 + tile_row);
       }
       if constexpr (kProduct == ProductKind::kLeaf) {
         epilogue.solved[half] =
-            FindSolvedRow(buffers, buffers.segments[tile.segment], tile.extra + tile_row, outputs);
+            FindSolvedRow(buffers, buffers.segments[tile.segment], tile.extra + tile_row, operands);
       }
       if constexpr (kPreload) {
 #pragma unroll
-        for (int j = 0; j < kColumns / 8; j++) epilogue.old[half][j] = LoadOld(tile, tile_row, Column(j));
+        for (int j = 0; j < kColumns / 8; j++) epilogue.old[half][j] = LoadOld(tile, epilogue, half, tile_row, j);
       }
     }
     return epilogue;
   }
 
-  // Of the tile: the first of the thread's two columns of accumulators 4 j and on.
-  static __device__ int Column(int j) { return 8 * j + 2 * (threadIdx.x % 4); }
+  // Column 0 of what the right-hand side of padded row i begins with.
+  __device__ const float* RightRow(const DeviceSegment& segment, int i) const {
+    if (i < segment.lead) {
+      return reinterpret_cast<const float*>(buffers.open_plane + segment.open_page * buffers.open_page_bytes) +
+             static_cast<int64_t>(i) * buffers.D;
+    }
+    if (i >= segment.lead + segment.rows) return nullptr;
+    return operands.f + static_cast<int64_t>(segment.first_row + i - segment.lead) * buffers.D;
+  }
 
-  // What the sums join: r, T or P~, at column n of the tile.
-  __device__ Old LoadOld(const Tile& tile, int tile_row, int n) const {
+  // What the sums join: P~, T, f or r, at the thread's columns Column(j) of the tile.
+  __device__ Old LoadOld(const Tile& tile, const Epilogue& epilogue, int half, int tile_row, int j) const {
     const int64_t out_row = tile.out_row + tile_row;
+    const int n = Column(j), column = tile.out_column + n;
     if constexpr (kProduct == ProductKind::kInverseLeft) {
       return *reinterpret_cast<const __half2*>(buffers.panel + out_row * buffers.panel_columns + tile.extra + n);
     } else if constexpr (kProduct == ProductKind::kInverse) {
       return *reinterpret_cast<const __half2*>(buffers.product + out_row * (kMaxLeaf / 2) + tile.extra + n);
+    } else if constexpr (kProduct == ProductKind::kRight) {
+      if (epilogue.right[half] == nullptr || column >= buffers.D) return make_float2(0, 0);
+      return *reinterpret_cast<const float2*>(epilogue.right[half] + column);
+    } else if constexpr (kProduct == ProductKind::kPast) {
+      return make_float2(0, 0);
     } else {
-      const int64_t column = tile.out_column + n;
       if (column >= buffers.width) return make_float2(0, 0);
-      const float* from = kProduct == ProductKind::kPast ? buffers.planes : buffers.r;
-      return *reinterpret_cast<const float2*>(from + out_row * buffers.width + column);
+      return *reinterpret_cast<const float2*>(buffers.r + out_row * buffers.width + column);
     }
   }
 
@@ -110,76 +138,107 @@ struct ProductOp {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int tile_row = row + 8 * half;
-      if (tile_row >= tile.valid_rows) continue;
-      constexpr int kBatch = 8;  // old values loaded together, unless they are here
+      const bool valid = epilogue.valid[half];
 #pragma unroll
-      for (int j0 = 0; j0 < kColumns / 8; j0 += kBatch) {
-        Old old[kBatch];
+      for (int j0 = 0; j0 < kColumns / 8; j0 += 4) {
+        float2 value[4];
+        uint32_t packed[4];
 #pragma unroll
-        for (int j = 0; j < kBatch; j++) {
+        for (int k = 0; k < 4; k++) {
+          const int j = j0 + k;
+          Old old = Old();
           if constexpr (kPreload) {
-            old[j] = epilogue.old[half][j0 + j];
-          } else if (kProduct != ProductKind::kPast || tile.extra) {
-            old[j] = LoadOld(tile, tile_row, Column(j0 + j));
+            if (valid) old = epilogue.old[half][j];
           } else {
-            old[j] = Old();
+            if (valid) old = LoadOld(tile, epilogue, half, tile_row, j);
           }
+          value[k] = Join(tile, epilogue, half, tile_row, j, old,
+                          make_float2(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]));
+          const __half2 rounded = ClampToHalf(value[k]);
+          packed[k] = *reinterpret_cast<const uint32_t*>(&rounded);
         }
 #pragma unroll
-        for (int j = 0; j < kBatch; j++) {
-          const int at = 4 * (j0 + j) + 2 * half;
-          saturated += Store(tile, tile_row, Column(j0 + j), epilogue.factor[half], epilogue.solved[half], old[j],
-                             make_float2(acc[at], acc[at + 1]));
+        for (int k = 0; k < 4; k++) {
+          if (valid) saturated += StoreFloats(tile, epilogue.solved[half], tile_row, j0 + k, value[k]);
+        }
+        if constexpr (kProduct != ProductKind::kPast) {
+          QuadTranspose(packed);  // 16 bytes a lane, 64 of a row
+          if (valid) {
+            StoreHalves(tile, epilogue.solved[half], tile_row, 8 * (j0 + threadIdx.x % 4),
+                        make_uint4(packed[0], packed[1], packed[2], packed[3]));
+          }
         }
       }
     }
-    if constexpr (kProduct == ProductKind::kLeaf) CountSaturations(outputs, saturated);
+    if constexpr (kProduct == ProductKind::kLeaf) CountSaturations(operands, saturated);
   }
 
-  // Columns n, n + 1 of the tile; returns how many values of s fp16 does not hold.
-  __device__ int Store(const Tile& tile, int tile_row, int n, float factor, const SolvedRow& solved, Old old_value,
-                       float2 value) const {
-    const int64_t out_row = tile.out_row + tile_row;
-    const int column = tile.out_column + n;
+  // The result from the sum and what it joins.
+  __device__ float2 Join(const Tile& tile, const Epilogue& epilogue, int half, int tile_row, int j, Old old_value,
+                         float2 sum) const {
+    if constexpr (kFromPages) {
+      const int column = tile.out_column + Column(j);
+      if ((tile.extra & 1) && epilogue.valid[half] && column < buffers.width) {
+        const float2 plane = *reinterpret_cast<const float2*>(
+            buffers.planes + static_cast<int64_t>(tile.out_row + tile_row) * buffers.width + column);
+        sum.x += plane.x * epilogue.rescale[half];
+        sum.y += plane.y * epilogue.rescale[half];
+      }
+    }
     float2 old;
     if constexpr (kOldIsHalf) {
       old = __half22float2(old_value);
     } else {
       old = old_value;
     }
+    const float factor = epilogue.factor[half];
+    if constexpr (kProduct == ProductKind::kPast) return sum;
     if constexpr (kProduct == ProductKind::kInverseLeft) {
-      *reinterpret_cast<__half2*>(buffers.product + out_row * (kMaxLeaf / 2) + column) =
-          __floats2half2_rn(factor * (old.x + value.x), factor * (old.y + value.y));
-      return 0;
+      return make_float2(factor * (old.x + sum.x), factor * (old.y + sum.y));
     }
-    if constexpr (kProduct == ProductKind::kInverse) {
-      *reinterpret_cast<__half2*>(buffers.inverse + out_row * kMaxLeaf + column) =
-          __floats2half2_rn(old.x + value.x, old.y + value.y);
-      return 0;
+    if constexpr (kProduct == ProductKind::kInverse || kProduct == ProductKind::kLeaf) {
+      return make_float2(old.x + sum.x, old.y + sum.y);
     }
+    return make_float2(old.x + factor * sum.x, old.y + factor * sum.y);
+  }
+
+  // Returns how many values of s fp16 does not hold.
+  __device__ int StoreFloats(const Tile& tile, const SolvedRow& solved, int tile_row, int j, float2 value) const {
+    const int column = tile.out_column + Column(j);
     if (column >= buffers.width) return 0;
-    const int64_t at = out_row * buffers.width + column;
-    if constexpr (kProduct == ProductKind::kPast) {
-      *reinterpret_cast<float2*>(buffers.planes + at) =
-          make_float2(old.x * factor + value.x, old.y * factor + value.y);
-    } else if constexpr (kProduct == ProductKind::kUpdate) {
-      value = make_float2(old.x + factor * value.x, old.y + factor * value.y);
-      *reinterpret_cast<float2*>(buffers.r + at) = value;
-      *reinterpret_cast<__half2*>(buffers.r_half + at) = ClampToHalf(value);
-    } else if constexpr (kProduct == ProductKind::kLeaf) {
-      value = make_float2(old.x + value.x, old.y + value.y);
-      const __half2 half = ClampToHalf(value);
-      *reinterpret_cast<__half2*>(buffers.s_half + at) = half;
-      if (solved.s != nullptr && column < buffers.D) return StoreSolved(solved, column, value, half);
+    if constexpr (kProduct == ProductKind::kPast || kProduct == ProductKind::kRight ||
+                  kProduct == ProductKind::kUpdate) {
+      float* to = kProduct == ProductKind::kPast ? buffers.planes : buffers.r;
+      *reinterpret_cast<float2*>(to + static_cast<int64_t>(tile.out_row + tile_row) * buffers.width + column) = value;
+    }
+    if constexpr (kProduct == ProductKind::kLeaf) {
+      if (solved.s != nullptr && column < buffers.D) return StoreSolved(solved, column, value);
     }
     return 0;
+  }
+
+  // Columns n to n + 7 of the tile.
+  __device__ void StoreHalves(const Tile& tile, const SolvedRow& solved, int tile_row, int n, uint4 values) const {
+    const int64_t out_row = tile.out_row + tile_row;
+    const int column = tile.out_column + n;
+    if constexpr (kProduct == ProductKind::kInverseLeft) {
+      *reinterpret_cast<uint4*>(buffers.product + out_row * (kMaxLeaf / 2) + column) = values;
+    } else if constexpr (kProduct == ProductKind::kInverse) {
+      *reinterpret_cast<uint4*>(buffers.inverse + out_row * kMaxLeaf + column) = values;
+    } else if (column < buffers.width) {
+      __half* to = kProduct == ProductKind::kLeaf ? buffers.s_half : buffers.r_half;
+      *reinterpret_cast<uint4*>(to + out_row * buffers.width + column) = values;
+      if constexpr (kProduct == ProductKind::kLeaf) {
+        if (solved.s != nullptr && column < buffers.D) *reinterpret_cast<uint4*>(solved.page + column) = values;
+      }
+    }
   }
 };
 
 // One (product, tile width) a file: they compile for long.
 template <ProductKind kProduct, int kTileColumns>
 cudaError_t LaunchProductTiles(const PrefillBuffers& buffers, const ProductTile* tiles, int count,
-                               const SolveOutputs& outputs, cudaStream_t stream) {
+                               const SolveOperands& operands, cudaStream_t stream) {
   ProductOp<kProduct, kTileColumns> op{};
   constexpr bool kInverted = kProduct == ProductKind::kInverse || kProduct == ProductKind::kLeaf;
   const int64_t rows = buffers.padded_rows, width = buffers.width;
@@ -190,6 +249,7 @@ cudaError_t LaunchProductTiles(const PrefillBuffers& buffers, const ProductTile*
   if (error != cudaSuccess) return error;
   switch (kProduct) {
     case ProductKind::kPast:
+    case ProductKind::kRight:
       error = MakePageMap(&op.b, buffers.s_plane, buffers.page_count, buffers.D, buffers.page_bytes);
       break;
     case ProductKind::kInverseLeft:
@@ -209,7 +269,7 @@ cudaError_t LaunchProductTiles(const PrefillBuffers& buffers, const ProductTile*
   op.tiles = tiles;
   op.count = count;
   op.buffers = buffers;
-  op.outputs = outputs;
+  op.operands = operands;
   return LaunchTiles(op, buffers.multiprocessors, stream);
 }
 

@@ -16,10 +16,10 @@ struct RightSideParams {
 __global__ void __launch_bounds__(256) RightSideKernel(RightSideParams p) {
   const PrefillBuffers& buffers = p.buffers;
   AllowNext();
-  WaitForPrevious();
   const SolveRows at = p.rows[blockIdx.x / kTileRows];
-  const DeviceSegment& segment = buffers.segments[at.segment];
+  const DeviceSegment segment = buffers.segments[at.segment];
   const int i = at.row + blockIdx.x % kTileRows;
+  WaitForPrevious();
   if (i >= segment.padded) return;
   const int64_t row = segment.base + i;
   const bool known = i < segment.lead, padding = i >= segment.lead + segment.rows;
@@ -53,7 +53,7 @@ constexpr int kSubstituteColumns = kSubstituteThreads / 32 * kWarpColumns;
 constexpr int kSubstituteShared = (kBaseLeaf * (kBaseLeaf + 1) + kSubstituteThreads / 32 * kBaseLeaf * kWarpColumns) * 4;
 
 // s_i = r_i + sum_{j<i} sigma_i P~[i,j] s_j within the segment's padded rows, one after the other.
-__global__ void __launch_bounds__(kSubstituteThreads) SubstituteKernel(PrefillBuffers buffers, SolveOutputs outputs) {
+__global__ void __launch_bounds__(kSubstituteThreads) SubstituteKernel(PrefillBuffers buffers, SolveOperands operands) {
   extern __shared__ float shared[];
   AllowNext();
   WaitForPrevious();
@@ -95,9 +95,11 @@ __global__ void __launch_bounds__(kSubstituteThreads) SubstituteKernel(PrefillBu
   int saturated = 0;
   for (int i = segment.lead + lane / 4; i < rows && first < buffers.D; i += 8) {
     const float2 value = make_float2(s[i * kWarpColumns + pair], s[i * kWarpColumns + pair + 1]);
-    saturated += StoreSolved(FindSolvedRow(buffers, segment, i, outputs), first, value, ClampToHalf(value));
+    const SolvedRow row = FindSolvedRow(buffers, segment, i, operands);
+    saturated += StoreSolved(row, first, value);
+    *reinterpret_cast<__half2*>(row.page + first) = ClampToHalf(value);
   }
-  CountSaturations(outputs, saturated);
+  CountSaturations(operands, saturated);
 }
 
 }  // namespace
@@ -107,13 +109,13 @@ cudaError_t LaunchRightSide(const PrefillBuffers& buffers, const SolveRows* rows
   return LaunchOverlapped(RightSideKernel, count * kTileRows, 256, 0, stream, RightSideParams{buffers, rows, f});
 }
 
-cudaError_t LaunchSubstitute(const PrefillBuffers& buffers, int segments, const SolveOutputs& outputs,
+cudaError_t LaunchSubstitute(const PrefillBuffers& buffers, int segments, const SolveOperands& operands,
                              cudaStream_t stream) {
   static const cudaError_t configured =
       cudaFuncSetAttribute(SubstituteKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSubstituteShared);
   if (configured != cudaSuccess) return configured;
   const dim3 grid((buffers.width + kSubstituteColumns - 1) / kSubstituteColumns, segments);
-  return LaunchOverlapped(SubstituteKernel, grid, kSubstituteThreads, kSubstituteShared, stream, buffers, outputs);
+  return LaunchOverlapped(SubstituteKernel, grid, kSubstituteThreads, kSubstituteShared, stream, buffers, operands);
 }
 
 }  // namespace sessa::cuda

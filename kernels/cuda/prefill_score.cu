@@ -2,7 +2,7 @@
 //
 //   S[i,j] = qb_i . kb_j D^-1/2 log2(e), j < i;   P~[i,j] = fp16(2^(S[i,j] - m_i));   l_i = sum_j P~[i,j]
 //
-// m is a row's maximum over a tile of 256 columns, raised to the next multiple of 12 and lowered by 14: P~'s largest
+// m is a row's maximum over a tile of 128 columns, raised to the next multiple of 12 and lowered by 14: P~'s largest
 // entry of the tile lies in (4, 2^14], so that tiles hardly ever differ in m, bringing one to another's m is a shift
 // by a power of two, and entries 2^-26 below the largest are still numbers. l sums the rounded weights, so that
 // weights and normaliser agree to float32: a weight of one stays one.
@@ -15,118 +15,174 @@ namespace sessa::cuda {
 
 inline constexpr float kMaximumStep = 12, kMaximumDrop = 14;
 
-struct ScoreOp {
-  static constexpr int kColumns = kScoreColumns;
-  static constexpr int kTransposeB = 0;
-  using Element = __nv_bfloat16;
-  using Tile = ScoreTile;
-  struct Source {
-    int row;
-    int pages[4];
-  };
-
+struct ScoreParams {
   CUtensorMap qb, kb;
   const ScoreTile* tiles;
   int count;
-  const DeviceSegment* segments;
   const int32_t* page_table;
-  int steps;
+  int steps;  // of 64 columns of D
   int panel_columns;
   __half* panel;
   float2* stats;
   float scale;  // log2(e) D^-1/2
-
-  __device__ int Steps(const Tile&) const { return steps; }
-
-  __device__ Source Prepare(const Tile& tile) const {
-    const DeviceSegment& segment = segments[tile.segment];
-    Source source;
-    source.row = segment.first_row - segment.lead + tile.row;
-    const int last = (segment.start + segment.rows - 1) / kPageTokens;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int page = (tile.origin + tile.column) / kPageTokens + i;
-      source.pages[i] = page_table[segment.page_begin + (page < last ? page : last)];
-    }
-    return source;
-  }
-
-  __device__ void Load(const Tile&, const Source& source, int step, uint8_t* a, uint8_t* b,
-                       uint64_t* barrier) const {
-    CopyBox(a, &qb, barrier, step * kStepDepth, source.row);
-#pragma unroll
-    for (int i = 0; i < 4; i++) CopyBox(b + i * kBoxBytes, &kb, barrier, step * kStepDepth, 0, source.pages[i]);
-  }
-
-  // Of the thread's rows, row and row + 8 of the tile.
-  struct Epilogue {
-    int limit[2];    // so many columns of the tile are past
-    int out_row[2];  // workspace row, or -1
-  };
-
-  __device__ Epilogue Begin(const Tile& tile, int row) const {
-    const DeviceSegment& segment = segments[tile.segment];
-    Epilogue epilogue;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int i = tile.row + row + 8 * half;
-      const bool valid = i >= segment.lead && i < segment.lead + segment.rows;
-      epilogue.limit[half] = valid ? min(segment.block_start + i, tile.end) - tile.origin - tile.column : 0;
-      epilogue.out_row[half] = i < segment.padded ? segment.base + i : -1;
-    }
-    return epilogue;
-  }
-
-  // Weights, maximum and sum of the thread's rows.
-  __device__ void Finish(const Tile& tile, const Epilogue& epilogue, float (&acc)[kColumns / 2], int) const {
-    const int lane = threadIdx.x % 4;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int limit = epilogue.limit[half];
-      if (limit < kColumns) {
-#pragma unroll
-        for (int j = 0; j < kColumns / 8; j++) {
-          const int column = 8 * j + 2 * lane;
-          if (column >= limit) acc[4 * j + 2 * half] = -INFINITY;
-          if (column + 1 >= limit) acc[4 * j + 2 * half + 1] = -INFINITY;
-        }
-      }
-      float largest = -INFINITY;
-#pragma unroll
-      for (int j = 0; j < kColumns / 8; j++) {
-        largest = fmaxf(largest, fmaxf(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]));
-      }
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-      const float m =
-          largest == -INFINITY ? 0 : kMaximumStep * ceilf(largest * scale / kMaximumStep) - kMaximumDrop;
-      float sum = 0;
-      const int64_t out_row = epilogue.out_row[half];
-      const bool stored = out_row >= 0;
-      __half* to = panel + out_row * panel_columns + tile.column + 8 * lane;
-#pragma unroll
-      for (int j = 0; j < kColumns / 8; j += 4) {
-        uint32_t packed[4];
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-          const float a = Exp2(acc[4 * (j + k) + 2 * half] * scale - m);
-          const float b = Exp2(acc[4 * (j + k) + 2 * half + 1] * scale - m);
-          const __half2 pair = __floats2half2_rn(a, b);
-          const float2 rounded = __half22float2(pair);
-          sum += rounded.x + rounded.y;
-          packed[k] = *reinterpret_cast<const uint32_t*>(&pair);
-        }
-        QuadTranspose(packed);
-        if (stored) *reinterpret_cast<uint4*>(to + 8 * j) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
-      }
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      if (stored && lane == 0) {
-        stats[out_row * (panel_columns / kColumns) + tile.column / kColumns] = make_float2(m, sum);
-      }
-    }
-  }
 };
+
+inline constexpr int kScoreStageBytes = (kTileRows + kScoreColumns) * 128;
+inline constexpr int kScoreStages = 6;
+inline constexpr int kScoreShared = kScoreStages * kScoreStageBytes + 1024;
+
+#if SESSA_HOPPER_CODE
+
+__device__ __forceinline__ void ProduceScores(const ScoreParams& p, uint8_t* stages, uint64_t* full, uint64_t* empty) {
+  PrefetchMap(&p.qb);
+  PrefetchMap(&p.kb);
+  int stage = 0;
+  uint32_t phase = 0;
+  for (int index = blockIdx.x; index < p.count; index += gridDim.x) {
+    const ScoreTile& tile = p.tiles[index];
+    const int row = tile.qb_row;
+    const int32_t pages[2] = {p.page_table[tile.pages[0]], p.page_table[tile.pages[1]]};
+    if (index == blockIdx.x) WaitForPrevious();
+    for (int step = 0; step < p.steps; step++) {
+      BarrierWait(&empty[stage], phase ^ 1);
+      BarrierExpectBytes(&full[stage], kScoreStageBytes);
+      uint8_t* a = stages + stage * kScoreStageBytes;
+      CopyBox(a, &p.qb, &full[stage], step * kStepDepth, row);
+      for (int i = 0; i < 2; i++) {
+        CopyBox(a + kTileRows * 128 + i * kBoxBytes, &p.kb, &full[stage], step * kStepDepth, 0, pages[i]);
+      }
+      if (++stage == kScoreStages) stage = 0, phase ^= 1;
+    }
+  }
+}
+
+// Weights, maximum and sum of two rows (the second 8 further down) of the thread; row: of the tile.
+__device__ __forceinline__ void FinishScores(const ScoreParams& p, const ScoreTile& tile,
+                                             float (&acc)[kScoreColumns / 2], int row) {
+  const int lane = threadIdx.x % 4;
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int r = row + 8 * half;
+    const int limit = r >= tile.new_begin && r < tile.new_end ? min(r + tile.diagonal, tile.end) : 0;
+    if (limit < kScoreColumns) {
+#pragma unroll
+      for (int j = 0; j < kScoreColumns / 8; j++) {
+        const int column = 8 * j + 2 * lane;
+        if (column >= limit) acc[4 * j + 2 * half] = -INFINITY;
+        if (column + 1 >= limit) acc[4 * j + 2 * half + 1] = -INFINITY;
+      }
+    }
+    float largest = -INFINITY;
+#pragma unroll
+    for (int j = 0; j < kScoreColumns / 8; j++) {
+      largest = fmaxf(largest, fmaxf(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]));
+    }
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+    const float m =
+        largest == -INFINITY ? 0 : kMaximumStep * ceilf(largest * p.scale / kMaximumStep) - kMaximumDrop;
+    float sum = 0;
+    const bool stored = r < tile.valid_rows;
+    const int64_t out_row = tile.out_row + r;
+    __half* to = p.panel + out_row * p.panel_columns + tile.column + 8 * lane;
+#pragma unroll
+    for (int j = 0; j < kScoreColumns / 8; j += 4) {
+      uint32_t packed[4];
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        const float a = Exp2(acc[4 * (j + k) + 2 * half] * p.scale - m);
+        const float b = Exp2(acc[4 * (j + k) + 2 * half + 1] * p.scale - m);
+        const __half2 pair = __floats2half2_rn(a, b);
+        const float2 rounded = __half22float2(pair);
+        sum += rounded.x + rounded.y;
+        packed[k] = *reinterpret_cast<const uint32_t*>(&pair);
+      }
+      QuadTranspose(packed);
+      if (stored) *reinterpret_cast<uint4*>(to + 8 * j) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+    }
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    if (stored && lane == 0) {
+      p.stats[out_row * (p.panel_columns / kScoreColumns) + tile.column / kScoreColumns] = make_float2(m, sum);
+    }
+  }
+}
+
+// A consumer takes every other tile of the block, all 128 rows of it: while it finishes one, the other multiplies.
+__device__ __forceinline__ void ConsumeScores(const ScoreParams& p, uint8_t* stages, uint64_t* full, uint64_t* empty) {
+  const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
+  const int row = threadIdx.x % 128 / 32 * 16 + lane / 4;
+  int position = group * p.steps;  // of the step in the block's sequence of steps
+  constexpr int kTurn = 1;         // named barrier of the first consumer's turn
+  WaitForPrevious();
+  if (group == 1) NamedBarrierArrive(kTurn, 256);
+  for (int index = blockIdx.x + group * gridDim.x; index < p.count; index += 2 * gridDim.x) {
+    const ScoreTile tile = p.tiles[index];
+    NamedBarrier(kTurn + group, 256);  // stages are waited for in their order
+    float upper[kScoreColumns / 2], lower[kScoreColumns / 2];  // rows 0-63 and 64-127
+    int previous = -1;
+    for (int step = 0; step < p.steps; step++, position++) {
+      const int stage = position % kScoreStages;
+      BarrierWait(&full[stage], position / kScoreStages % 2);
+      const uint32_t a = SharedAddress(stages + stage * kScoreStageBytes);
+      Pin(upper);
+      Pin(lower);
+      WgmmaFence();
+#pragma unroll
+      for (int k = 0; k < kStepDepth; k += 16) {
+        const uint64_t b = RowDescriptor(a + kTileRows * 128 + 2 * k);
+        WgmmaShared<0>(upper, RowDescriptor(a + 2 * k), b, step > 0 || k > 0, __nv_bfloat16());
+        WgmmaShared<0>(lower, RowDescriptor(a + kBoxBytes + 2 * k), b, step > 0 || k > 0, __nv_bfloat16());
+      }
+      WgmmaCommit();
+      WgmmaWait<1>();
+      if (previous >= 0 && lane == 0) BarrierArrive(&empty[previous]);
+      previous = stage;
+    }
+    WgmmaWait<0>();
+    Pin(upper);
+    Pin(lower);
+    if (lane == 0) BarrierArrive(&empty[previous]);
+    NamedBarrierArrive(kTurn + 1 - group, 256);
+    position += p.steps;  // those of the other consumer
+    FinishScores(p, tile, upper, row);
+    FinishScores(p, tile, lower, row + 64);
+  }
+  const int tiles = (p.count - blockIdx.x + gridDim.x - 1) / gridDim.x;
+  if (tiles % 2 == group) NamedBarrier(kTurn + group, 256);  // the last turn given is taken
+}
+
+#endif  // SESSA_HOPPER_CODE
+
+__global__ void __launch_bounds__(kTileThreads, 1) ScoreKernel(const __grid_constant__ ScoreParams p) {
+#if SESSA_HOPPER_CODE
+  extern __shared__ uint8_t shared[];
+  __shared__ uint64_t full[kScoreStages], empty[kScoreStages];
+  uint8_t* stages = shared + ((1024 - SharedAddress(shared) % 1024) % 1024);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kScoreStages; i++) {
+      BarrierInit(&full[i], 1);
+      BarrierInit(&empty[i], 4);  // the warps of the consumer that had it
+    }
+    BarrierInitFence();
+  }
+  __syncthreads();
+  AllowNext();
+  if (threadIdx.x >= 256) {
+    ShrinkRegisters<40>();
+    if (threadIdx.x == 256) {
+      ProduceScores(p, stages, full, empty);
+    } else {
+      WaitForPrevious();
+    }
+  } else {
+    GrowRegisters<232>();
+    ConsumeScores(p, stages, full, empty);
+  }
+#else
+  __trap();
+#endif
+}
 
 namespace {
 
@@ -150,13 +206,13 @@ struct NormParams {
   const float* gamma;
 };
 
-// Multiplies 256 weights by a power of two; a lane has 8 of them.
+// Multiplies 128 weights by a power of two; a lane has 4 of them.
 __device__ void Rescale(__half* weights, float factor) {
-  uint4* at = reinterpret_cast<uint4*>(weights) + threadIdx.x % 32;
-  uint4 value = *at;
+  uint2* at = reinterpret_cast<uint2*>(weights) + threadIdx.x % 32;
+  uint2 value = *at;
   __half2* pairs = reinterpret_cast<__half2*>(&value);
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < 2; i++) {
     const float2 pair = __half22float2(pairs[i]);
     pairs[i] = __floats2half2_rn(pair.x * factor, pair.y * factor);
   }
@@ -167,9 +223,9 @@ __device__ void Rescale(__half* weights, float factor) {
 __global__ void __launch_bounds__(256) NormKernel(NormParams p) {
   const PrefillBuffers& buffers = p.buffers;
   AllowNext();
-  WaitForPrevious();
   const SolveRows at = p.rows[blockIdx.x / 16];
-  const DeviceSegment& segment = buffers.segments[at.segment];
+  const DeviceSegment segment = buffers.segments[at.segment];
+  WaitForPrevious();
   const int lane = threadIdx.x % 32;
   const int i = at.row + blockIdx.x % 16 * 8 + threadIdx.x / 32;
   if (i >= segment.padded) return;
@@ -196,9 +252,13 @@ __global__ void __launch_bounds__(256) NormKernel(NormParams p) {
   const float rescale = old_sum > 0 ? PowerOfTwo(old_max - maximum) : 0;
   sum = WarpSum(sum) + old_sum * rescale;
   __half* weights = buffers.panel + static_cast<int64_t>(row) * buffers.panel_columns;
-  for (int t = 0; t < tiles; t++) {
-    const float2 stat = stats[t];
-    if (stat.y > 0 && stat.x != maximum) Rescale(weights + t * kScoreColumns, PowerOfTwo(stat.x - maximum));
+  for (int first_tile = 0; first_tile < tiles; first_tile += 32) {
+    const float2 stat = first_tile + lane < tiles ? stats[first_tile + lane] : make_float2(0, 0);
+    const float factor = stat.y > 0 ? PowerOfTwo(stat.x - maximum) : 1;
+    for (uint32_t others = __ballot_sync(0xffffffffu, factor != 1); others != 0; others &= others - 1) {
+      const int t = __ffs(others) - 1;
+      Rescale(weights + (first_tile + t) * kScoreColumns, __shfl_sync(0xffffffffu, factor, t));
+    }
   }
   if (lane != 0) return;
   buffers.row_max[row] = maximum;
@@ -214,21 +274,24 @@ __global__ void __launch_bounds__(256) NormKernel(NormParams p) {
 
 cudaError_t LaunchScore(const PrefillBuffers& buffers, const ScoreTile* tiles, int count, const void* qb,
                         int32_t qb_rows, cudaStream_t stream) {
-  ScoreOp op{};
-  cudaError_t error = MakeMatrixMap(&op.qb, qb, qb_rows, buffers.D, int64_t{2} * buffers.D, kTileRows);
+  ScoreParams p{};
+  cudaError_t error = MakeMatrixMap(&p.qb, qb, qb_rows, buffers.D, int64_t{2} * buffers.D, kTileRows);
   if (error != cudaSuccess) return error;
-  error = MakePageMap(&op.kb, buffers.kb_plane, buffers.page_count, buffers.D, buffers.page_bytes);
+  error = MakePageMap(&p.kb, buffers.kb_plane, buffers.page_count, buffers.D, buffers.page_bytes);
   if (error != cudaSuccess) return error;
-  op.tiles = tiles;
-  op.count = count;
-  op.segments = buffers.segments;
-  op.page_table = buffers.page_table;
-  op.steps = (buffers.D + kStepDepth - 1) / kStepDepth;
-  op.panel_columns = buffers.panel_columns;
-  op.panel = buffers.panel;
-  op.stats = buffers.stats;
-  op.scale = static_cast<float>(M_LOG2E / std::sqrt(static_cast<double>(buffers.D)));
-  return LaunchTiles(op, buffers.multiprocessors, stream);
+  static const cudaError_t configured =
+      cudaFuncSetAttribute(ScoreKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kScoreShared);
+  if (configured != cudaSuccess) return configured;
+  p.tiles = tiles;
+  p.count = count;
+  p.page_table = buffers.page_table;
+  p.steps = (buffers.D + kStepDepth - 1) / kStepDepth;
+  p.panel_columns = buffers.panel_columns;
+  p.panel = buffers.panel;
+  p.stats = buffers.stats;
+  p.scale = static_cast<float>(M_LOG2E / std::sqrt(static_cast<double>(buffers.D)));
+  const int blocks = count < buffers.multiprocessors ? count : buffers.multiprocessors;
+  return LaunchOverlapped(ScoreKernel, blocks, kTileThreads, kScoreShared, stream, p);
 }
 
 cudaError_t LaunchWeightNorm(const PrefillBuffers& buffers, const SolveRows* rows, int count, int32_t panel_index,

@@ -13,7 +13,7 @@
 namespace sessa::cuda {
 
 inline constexpr int kTileRows = 128;     // rows of every tile
-inline constexpr int kScoreColumns = 256;  // columns of a score tile: the unit of a row's running maximum
+inline constexpr int kScoreColumns = 128;  // columns of a score tile: the unit of a row's running maximum
 inline constexpr int kBaseLeaf = 128;      // rows of an inverse made by substitution
 inline constexpr int kMaxPlanes = 4;       // split of the past's contribution, for more tiles
 
@@ -28,10 +28,17 @@ struct DeviceSegment {
   int32_t substitute;   // solved row by row, without an inverse
 };
 
-// A tile of weights: rows [row, row + 128) of the segment (padded), panel columns [column, column + 256).
-// Columns from `end` on (also a multiple of 64) belong to the next panel.
+// A tile of weights: 128 padded rows of a segment, panel columns [column, column + 128). A record of its own says
+// all that the kernel needs, so that it waits for memory once.
 struct ScoreTile {
-  int32_t segment, row, column, origin, end;
+  int32_t qb_row;             // of the step's activations: of the tile's first row (before the segment: not used)
+  int32_t out_row;            // workspace row of the tile's first row
+  int32_t column;
+  int32_t valid_rows;         // rows of the tile that the workspace has
+  int32_t new_begin, new_end;  // rows of the tile that are new
+  int32_t diagonal;           // row r of the tile sees columns c < min(r + diagonal, end) of the tile
+  int32_t end;
+  int32_t pages[2];           // places of the columns' pages in the page table
 };
 
 // A tile of a product out(rows, n..) = A(rows, k) B(k, n..): A is two-byte, (workspace rows, a_column + k), k from
@@ -47,7 +54,11 @@ struct ProductTile {
 };
 
 struct ForwardTile {
-  int32_t segment, row;  // query rows [row, row + tile) of the segment
+  int32_t first_row;   // of the step's activations
+  int32_t rows;        // of the tile
+  int32_t position;    // of the first row
+  int32_t end;         // of the segment: positions before it have k and v
+  int32_t page_begin;  // place of the segment's page 0 in the page table
 };
 
 struct LeafTile {
@@ -65,7 +76,7 @@ struct WorkspaceLayout {
   int32_t width;       // row length of r, r_half, s_half
   int64_t panel_bytes;
   int64_t panel;       // half (padded_rows, panel_columns): P~
-  int64_t stats;       // float2 (padded_rows, panel_columns / 256): maximum and sum of a row in a score tile
+  int64_t stats;       // float2 (padded_rows, panel_columns / 128): maximum and sum of a row in a score tile
   int64_t row_state;   // float (4, rows): running maximum, running sum, sigma, 2^(old - new maximum)
   int64_t inverse;     // half (rows, kMaxLeaf): W
   int64_t product;     // half (rows, kMaxLeaf / 2): T
@@ -77,7 +88,7 @@ struct WorkspaceLayout {
   int64_t plain_bytes;
   int64_t bytes;
 };
-inline constexpr int kMaxLeaf = 1024;
+inline constexpr int kMaxLeaf = 2048;
 WorkspaceLayout MakeWorkspaceLayout(const PrefillLimits& limits);
 
 // True when the tensor-core kernels can run this shape (their head widths for `forward`).

@@ -5,7 +5,7 @@
 // rows and hands its accumulator to the operation's epilogue, while the copies of the next tile are under way.
 //
 // An operation (Op) has: kColumns (N), Element (__half or __nv_bfloat16), kTransposeB (B's rows are k), Tile, and
-//   tile list: const Tile* tiles; int count;
+//   tile list: const Tile* tiles; int count;  Prefetch(): of the tensor maps
 //   Prepare(tile) -> Source, Load(tile, source, step, a, b, barrier): issues the copies of a step
 //   Steps(tile); Begin(tile, row) -> Epilogue: what Finish will need, loaded while the tile is multiplied
 //   Finish(tile, epilogue, acc, row): row is the thread's first row of the tile
@@ -52,9 +52,15 @@ __device__ __forceinline__ void ProduceTiles(const Op& op, uint8_t* stages, uint
   using Shape = TileShape<Op::kColumns>;
   int stage = 0;
   uint32_t phase = 0;
+  op.Prefetch();
+  typename Op::Tile tile = op.tiles[blockIdx.x];
+  typename Op::Source source = op.Prepare(tile);
+  WaitForPrevious();
   for (int index = blockIdx.x; index < op.count; index += gridDim.x) {
-    const typename Op::Tile tile = op.tiles[index];
-    const typename Op::Source source = op.Prepare(tile);
+    if (index != blockIdx.x) {
+      tile = op.tiles[index];
+      source = op.Prepare(tile);
+    }
     const int steps = op.Steps(tile);
     for (int step = 0; step < steps; step++) {
       BarrierWait(&empty[stage], phase ^ 1);
@@ -73,8 +79,10 @@ __device__ __forceinline__ void ConsumeTiles(const Op& op, uint8_t* stages, uint
   const int row = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
   int stage = 0;
   uint32_t phase = 0;
+  typename Op::Tile tile = op.tiles[blockIdx.x];
+  WaitForPrevious();
   for (int index = blockIdx.x; index < op.count; index += gridDim.x) {
-    const typename Op::Tile tile = op.tiles[index];
+    if (index != blockIdx.x) tile = op.tiles[index];
     const int steps = op.Steps(tile);
     typename Op::Epilogue epilogue = op.Begin(tile, row);
     float acc[Op::kColumns / 2];
@@ -121,10 +129,13 @@ __global__ void __launch_bounds__(kTileThreads, 1) TileKernel(const __grid_const
   }
   __syncthreads();
   AllowNext();
-  WaitForPrevious();
   if (threadIdx.x >= 256) {
     ShrinkRegisters<40>();
-    if (threadIdx.x == 256) ProduceTiles(op, stages, full, empty);
+    if (threadIdx.x == 256) {
+      ProduceTiles(op, stages, full, empty);
+    } else {
+      WaitForPrevious();
+    }
   } else {
     GrowRegisters<232>();
     ConsumeTiles(op, stages, full, empty);

@@ -116,7 +116,7 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
   const PrefillBuffers buffers = ResolveBuffers(context);
   const SolveRows* rows = List<SolveRows>(context, plan.offsets.rows);
   const PrefillPlan::Panel& panel = plan.panels[0];  // the bench's pasts fit one
-  const SolveOutputs outputs{feedback.s, feedback.saturations};
+  const SolveOperands operands{feedback.f, feedback.s, feedback.saturations};
   std::vector<Stage> stages;
   stages.push_back({"forward", [=] { return LaunchPrefillForward(context, forward, nullptr); }});
   stages.push_back({"score", [=] {
@@ -124,7 +124,7 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
                                          panel.score.count, feedback.qb, context.limits->max_rows, nullptr);
                     }});
   stages.push_back({"norm", [=] { return LaunchWeightNorm(buffers, rows, context.plan->rows.count, 0, feedback.gamma, nullptr); }});
-  stages.push_back({"past", [=] {
+  if (panel.past.count > 0) stages.push_back({"past", [=] {
                       return LaunchProduct(buffers, ProductKind::kPast, context.plan->tile_columns,
                                            Products(context, panel.past), panel.past.count, {}, nullptr);
                     }});
@@ -132,7 +132,7 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
                       return LaunchBaseLeaves(buffers, List<LeafTile>(context, context.plan->offsets.leaves),
                                               context.plan->leaves.count, nullptr);
                     }});
-  static const char* const kLevels[] = {"inv256", "inv512", "inv1024"};
+  static const char* const kLevels[] = {"inv256", "inv512", "inv1024", "inv2048"};
   for (size_t level = 0; level < plan.inverse.size(); level += 2) {
     stages.push_back({kLevels[level / 2], [=] {
                         for (size_t i : {level, level + 1}) {
@@ -146,12 +146,18 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
                         return cudaSuccess;
                       }});
   }
-  stages.push_back({"right", [=] { return LaunchRightSide(buffers, rows, context.plan->rows.count, feedback.f, nullptr); }});
+  stages.push_back({"right", [=] {
+                      if (context.plan->planes == 1) {
+                        return LaunchProduct(buffers, ProductKind::kRight, context.plan->tile_columns,
+                                             Products(context, context.plan->right), context.plan->right.count,
+                                             operands, nullptr);
+                      }
+                      return LaunchRightSide(buffers, rows, context.plan->rows.count, feedback.f, nullptr); }});
   stages.push_back({"solve", [=] {
                       for (const PrefillPlan::Solve& solve : context.plan->solve) {
                         const cudaError_t error = LaunchProduct(
                             buffers, solve.leaf ? ProductKind::kLeaf : ProductKind::kUpdate, context.plan->solve_columns,
-                            Products(context, solve.range), solve.range.count, outputs, nullptr);
+                            Products(context, solve.range), solve.range.count, operands, nullptr);
                         if (error != cudaSuccess) return error;
                       }
                       return cudaSuccess;
@@ -211,7 +217,7 @@ void Bench(const PrefillTuning& tuning, int tokens) {
     double sum = 0;
     for (const Stage& stage : stages) {
       std::printf(" %s %.1f", stage.name, stage.microseconds);
-      const bool half = std::strcmp(stage.name, "score") == 0 || std::strcmp(stage.name, "past") == 0;
+      const bool half = std::strcmp(stage.name, "right") == 0 || std::strcmp(stage.name, "past") == 0;
       const double part = std::strcmp(stage.name, "forward") == 0 ? flop
                           : std::strcmp(stage.name, "score") == 0 ? flop / 2
                           : half                                  ? 2.0 * kChunk * past * 1024

@@ -87,7 +87,7 @@ TEST_F(Prefill, ManySegments) {
 }
 
 TEST_F(Prefill, EveryLeafSize) {
-  for (const int leaf : {128, 256, 512, 1024}) {
+  for (const int leaf : {128, 256, 512, 1024, 2048}) {
     PrefillLimits limits = Limits(256, 4, 1);
     limits.tuning.leaf = leaf;
     PrefillCase work(limits, {{100, 1500}, {0, 300}}, Attention::kPrevious, 8);
