@@ -65,6 +65,13 @@ int64_t AutomaticStateBytes(const Ops& ops) {
   return std::min(available, int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4);
 }
 
+// The least memory that DividePages gives so many pages of, to a mebibyte.
+int64_t LeastStateBytes(int64_t pages, const StateLayout& layout, int32_t max_batch_sessions) {
+  int64_t bytes = pages * layout.page_bytes();
+  while (DividePages(bytes, layout, max_batch_sessions).pages < pages) bytes += 1 << 20;
+  return bytes;
+}
+
 // Allocates the slabs and notes their size in the core's options.
 absl::Status AllocateState(const DaemonOptions& options, Ops* ops, ServedModel* model) {
   const StateLayout& layout = ops->layout();
@@ -73,12 +80,10 @@ absl::Status AllocateState(const DaemonOptions& options, Ops* ops, ServedModel* 
   const PageCounts counts = DividePages(bytes, layout, core.max_batch_sessions);
   const int64_t one_session = (core.max_context + kPageTokens - 1) / kPageTokens;
   if (counts.pages < one_session || (layout.has_open_pages() && counts.open_pages < 1)) {
-    const int64_t need = one_session * layout.page_bytes() + (one_session / 4 + 1) * layout.open_page_bytes();
-    return absl::InvalidArgumentError(
-        absl::StrFormat("--state_memory: %d MiB hold %d pages of 64 tokens, but one session of "
-                        "--max_context=%d tokens needs %d pages "
-                        "(%d MiB in all)",
-                        bytes >> 20, counts.pages, core.max_context, one_session, (need >> 20) + 1));
+    const int64_t need = LeastStateBytes(one_session, layout, core.max_batch_sessions);
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "--state_memory: %d MiB are too little for one session of --max_context=%d tokens; give at least %dM",
+        bytes >> 20, core.max_context, (need >> 20) + 1));
   }
   core.state_pages = counts.pages;
   core.open_pages = counts.open_pages;
