@@ -64,9 +64,10 @@ absl::Status Engine::ResolveSession(Turn* turn) {
   } else {
     turn->own_session = std::make_unique<Session>();
     turn->session = turn->own_session.get();
+    turn->session->id = sessions_.NewId();
   }
   turn->session->turn = turn;
-  if (turn->session->kept()) sessions_.SetBusy(turn->session);
+  if (turn->session->kept) sessions_.SetBusy(turn->session);
   turn->start = turn->session->sequence.size();
   if (request.expected_position && *request.expected_position != turn->start) {
     return Aborted("POSITION_MISMATCH", request.session_id,
@@ -235,7 +236,7 @@ void Engine::ApplyVerdict(const TextVerdict& verdict) {
 
 void Engine::CloseSample(Turn* turn, Sample* sample) {
   sample->closed = true;
-  if (sample->sequence != nullptr && !turn->session->kept()) sample->sequence->DropState(&arena_);
+  if (sample->sequence != nullptr && !turn->session->kept) sample->sequence->DropState(&arena_);
   if (sample->error.ok() && turn->error.ok()) {
     auto event = std::make_unique<SampleFinishedEvent>();
     event->index = sample->index;
@@ -317,7 +318,7 @@ void Engine::ReleaseTurnSession(Turn* turn) {
   Session* session = turn->session;
   if (session == nullptr || session->turn != turn) return;  // it was refused
   session->turn = nullptr;
-  if (!session->kept()) {
+  if (!session->kept) {
     session->sequence.DropState(&arena_);
   } else if (!session->on_deleted.empty() || (turn->created_session && turn->phase != TurnPhase::kRunning)) {
     RemoveSession(session);

@@ -38,8 +38,8 @@ struct Restore {  // how the session's earlier state came to be there
   int64_t tokens_restored = 0;
   int64_t tokens_recomputed = 0;
 };
-struct StartedEvent {  // admitted, and the session's state is on the device or being recomputed
-  std::string session_id;
+struct StartedEvent {      // admitted, and the session's state is on the device or being recomputed
+  std::string session_id;  // also of a session that is not kept
   std::string request_id;
   uint64_t seed = 0;
   int64_t position = 0;  // of the session before this turn

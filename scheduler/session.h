@@ -18,15 +18,15 @@ struct Turn;
 
 // Engine-thread only.
 struct Session {
-  std::string id;  // 128 random bits in hex; empty for one that ends with its turn
+  std::string id;  // 128 random bits in hex
   std::string principal;
   Sequence sequence;
+  bool kept = false;     // in the store; otherwise it ends with its turn
   Turn* turn = nullptr;  // the one that runs or waits
   absl::Time created, last_used;
   std::vector<std::function<void(absl::Status)>>
       on_deleted;  // not empty: to be deleted when the turn has ended
 
-  bool kept() const { return !id.empty(); }
   SessionInfo Info() const {
     return {id, sequence.size(), sequence.computed(), turn != nullptr, created, last_used};
   }

@@ -31,6 +31,7 @@ absl::StatusOr<Session*> SessionStore::Create(const std::string& principal, absl
   }
   auto session = std::make_unique<Session>();
   session->id = make_id_();
+  session->kept = true;
   session->principal = principal;
   session->created = session->last_used = now;
   Session* raw = session.get();

@@ -27,6 +27,7 @@ class SessionStore {
 
   // A new, empty, idle session. RESOURCE_EXHAUSTED (TOO_MANY_SESSIONS) when the store is full.
   absl::StatusOr<Session*> Create(const std::string& principal, absl::Time now);
+  std::string NewId() const { return make_id_(); }
   // nullptr when the principal has no such session: whether another has one cannot be told.
   Session* Find(const std::string& principal, const std::string& id) const;
   // By ascending ID, those after `after_id`, at most `limit`.

@@ -45,7 +45,8 @@ TEST(CoreTest, GreedyTurnGivesTheModelsTokensAndEndsAtLength) {
   EXPECT_EQ(record.finished->position, 110);
   EXPECT_EQ(record.finished->prompt_tokens, 100);
   EXPECT_EQ(record.finished->generated_tokens, 10);
-  EXPECT_EQ(record.started->session_id, "");
+  EXPECT_EQ(record.started->session_id.size(), 32);
+  EXPECT_FALSE(toy.GetSession(record.started->session_id).ok()) << "it ended with its turn";
   EXPECT_THAT(toy.control().errors, IsEmpty());
   EXPECT_EQ(toy.core().Status().pages_free, toy.core().Status().pages_total);
   EXPECT_EQ(toy.core().Status().generated_tokens, 10);

@@ -219,9 +219,10 @@ void SimulatedClients::Verify(const ClientTurn& turn, const TurnRecord& record) 
     return;
   }
   const std::string id = record.started->session_id;
-  Expect(id.empty() == (request.session_id.empty() && !request.keep_session), "a kept session has an ID");
+  Expect(id.size() == 32 && (request.session_id.empty() || request.session_id == id), "the session's ID");
+  const bool kept = request.keep_session || !request.session_id.empty();
   ClientSession temporary;
-  ClientSession& session = id.empty() ? temporary : sessions_[{request.principal.name, id}];
+  ClientSession& session = kept ? sessions_[{request.principal.name, id}] : temporary;
   session.deleted = session.deleted || turn.session_deleted;
   Expect(record.started->position == static_cast<int64_t>(session.tokens.size()), "position at the start");
   Expect(!request.expected_position || *request.expected_position == record.started->position,
