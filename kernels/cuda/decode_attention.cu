@@ -12,29 +12,28 @@
 namespace sessa::cuda {
 namespace {
 
-constexpr int kWarps = 4;         // of a block of threads; two blocks share a multiprocessor
-constexpr int kTokensAhead = 4;   // feedback: tokens whose loads are issued before the first is used
-constexpr int kForwardAhead = 8;  // forward
+constexpr int kWarps = 4;  // of a block of threads; two blocks share a multiprocessor
 constexpr int kForwardColumns = 256;
+constexpr int kForwardTokens = 8;        // of a stage
+constexpr int kStageVectors = 16;        // 16-byte vectors that a lane has in a stage: 8 KB a warp
+constexpr int kMaxStages = 3;            // of a warp's ring
+constexpr int kForwardStages = 2;        // every shape has room for them
 constexpr float kNoMaximum = -1e30f;  // less than any score, and its difference to itself is a number
 constexpr float kLog2E = 1.4426950408889634f;
 
-// State is read once: past the first cache, and by whole lines. Not through the read-only path, because kernels of
-// the same graph write it.
-__device__ __forceinline__ uint4 LoadState(const void* at) {
-  uint4 r;
-  asm volatile("ld.global.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3},[%4];"
-               : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
-               : "l"(at));
-  return r;
+// State streams through a ring in shared memory, a private one for each warp, so that loads stay in flight while the
+// warp computes. Each lane copies just what it will use itself: no barrier is needed, only its own wait.
+__device__ __forceinline__ void CopyAsync(uint4* to, const void* from, bool inside) {
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(inside ? 16 : 0)
+               : "memory");  // not inside: zeros
 }
-
-struct HalfVector {  // eight numbers as they lie in memory
-  uint4 bits;
-};
-struct FloatVector {
-  float4 low, high;
-};
+__device__ __forceinline__ void CommitStage() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most kPending of this thread's stages are under way.
+template <int kPending>
+__device__ __forceinline__ void WaitStage() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
 
 __device__ __forceinline__ void UnpackBf16(const uint4& bits, float (&out)[8]) {
   const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
@@ -53,27 +52,11 @@ __device__ __forceinline__ void UnpackFp16(const uint4& bits, float (&out)[8]) {
     out[2 * e + 1] = pair.y;
   }
 }
-
-// s of a closed block (fp16), or of the reader's own block (float32, from the open page).
-struct ClosedRows {
-  using Vector = HalfVector;
-  static constexpr int kBytes = 2;
-  __device__ static Vector Load(const char* at) { return {LoadState(at)}; }
-  __device__ static Vector Zero() { return {make_uint4(0, 0, 0, 0)}; }
-  __device__ static void Unpack(const Vector& v, float (&out)[8]) { UnpackFp16(v.bits, out); }
-};
-struct OpenRows {
-  using Vector = FloatVector;
-  static constexpr int kBytes = 4;
-  __device__ static Vector Load(const char* at) {
-    return {reinterpret_cast<const float4*>(at)[0], reinterpret_cast<const float4*>(at)[1]};
-  }
-  __device__ static Vector Zero() { return {make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0)}; }
-  __device__ static void Unpack(const Vector& v, float (&out)[8]) {
-    out[0] = v.low.x, out[1] = v.low.y, out[2] = v.low.z, out[3] = v.low.w;
-    out[4] = v.high.x, out[5] = v.high.y, out[6] = v.high.z, out[7] = v.high.w;
-  }
-};
+__device__ __forceinline__ void Load8(const float* at, float (&out)[8]) {
+  const float4 low = reinterpret_cast<const float4*>(at)[0], high = reinterpret_cast<const float4*>(at)[1];
+  out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
+  out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
+}
 
 // A softmax under way, with N numbers of its accumulator in this lane.
 template <int N>
@@ -148,46 +131,33 @@ __device__ __forceinline__ Item FindItem(const AttentionParams& p, const int32_t
   return item;
 }
 
-template <int V, int U, typename Rows>
-__device__ __forceinline__ void FeedbackTokens(const AttentionParams& p, const Item& item, int token, int end,
-                                               const float (&q)[V * 8], Softmax<V * 8>& leaf) {
-  const int lane = threadIdx.x & 31, width = p.state.width;
-  const int page = p.pages[item.meta.page_begin + (token >> 6)];
-  const char* kb_plane = p.state.pages + page * p.state.page_bytes + p.state.kb;
-  const char* s_plane = sizeof(typename Rows::Vector) == sizeof(HalfVector)
-                            ? p.state.pages + page * p.state.page_bytes + p.state.s
-                            : p.state.open_pages + item.meta.open_page * p.state.open_page_bytes + p.state.open_s;
-  uint4 kb[U][V];
-  typename Rows::Vector s[U][V];
-#pragma unroll
-  for (int u = 0; u < U; ++u) {
-    const int64_t at = static_cast<int64_t>(min(token + u, end - 1) & 63) * width;
-#pragma unroll
-    for (int i = 0; i < V; ++i) {
-      const int column = (i * 32 + lane) * 8;
-      kb[u][i] = column < width ? LoadState(kb_plane + (at + column) * 2) : make_uint4(0, 0, 0, 0);
-    }
-  }
-#pragma unroll
-  for (int u = 0; u < U; ++u) {
-    const int64_t at = static_cast<int64_t>(min(token + u, end - 1) & 63) * width;
-#pragma unroll
-    for (int i = 0; i < V; ++i) {
-      const int column = (i * 32 + lane) * 8;
-      s[u][i] = column < width ? Rows::Load(s_plane + (at + column) * Rows::kBytes) : Rows::Zero();
-    }
-  }
+// Sizes of a warp's ring for rows of V vectors a lane.
+template <int V>
+struct FeedbackRing {
+  static constexpr int kTokens = kStageVectors / (2 * V);  // of a stage: kb and s of each
+  static constexpr int kStages = V > 4 ? 2 : kMaxStages;   // the accumulator takes more of the memory
+};
+
+// One query against U tokens: kb(u, i, numbers) and s(u, i, numbers) give eight numbers of token u, vector i; tokens
+// from `valid` on do not count.
+template <int V, int U, typename Keys, typename Values>
+__device__ __forceinline__ void FeedbackTokens(const float (&q)[V * 8], int valid, const Keys& kb, const Values& s,
+                                               Softmax<V * 8>& leaf) {
   float score[U];
 #pragma unroll
   for (int u = 0; u < U; ++u) {
-    score[u] = 0.0f;
+    float even = 0.0f, odd = 0.0f;  // two chains
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       float numbers[8];
-      UnpackBf16(kb[u][i], numbers);
+      kb(u, i, numbers);
 #pragma unroll
-      for (int e = 0; e < 8; ++e) score[u] = fmaf(numbers[e], q[i * 8 + e], score[u]);
+      for (int e = 0; e < 8; e += 2) {
+        even = fmaf(numbers[e], q[i * 8 + e], even);
+        odd = fmaf(numbers[e + 1], q[i * 8 + e + 1], odd);
+      }
     }
+    score[u] = even + odd;
   }
 #pragma unroll
   for (int offset = 16; offset > 0; offset >>= 1) {
@@ -200,54 +170,126 @@ __device__ __forceinline__ void FeedbackTokens(const AttentionParams& p, const I
   leaf.Raise(max);
 #pragma unroll
   for (int u = 0; u < U; ++u) {
-    const float weight = token + u < end ? exp2f(score[u] - leaf.max) : 0.0f;
+    const float weight = u < valid ? exp2f(score[u] - leaf.max) : 0.0f;
     leaf.sum += weight;
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       float numbers[8];
-      Rows::Unpack(s[u][i], numbers);
+      s(u, i, numbers);
 #pragma unroll
       for (int e = 0; e < 8; ++e) leaf.acc[i * 8 + e] = fmaf(weight, numbers[e], leaf.acc[i * 8 + e]);
     }
   }
 }
 
+// Blocks before the reader's own, whose s is fp16.
 template <int V>
-__device__ void FeedbackItem(const AttentionParams& p, const Item& item, float* running, float* out) {
+__device__ __forceinline__ void ClosedTokens(const AttentionParams& p, const Item& item, int end,
+                                             const float (&q)[V * 8], uint4* ring, Running& run) {
+  constexpr int U = FeedbackRing<V>::kTokens, kStages = FeedbackRing<V>::kStages;
+  const int lane = threadIdx.x & 31, width = p.state.width;
+  const auto copy = [&](int token, int stage) {
+    if (token < end) {
+      const int64_t page = p.pages[item.meta.page_begin + (token >> 6)];
+      const char* base = p.state.pages + page * p.state.page_bytes;
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        const int64_t row = static_cast<int64_t>(min(token + u, end - 1) & 63) * width;
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+          const int column = (i * 32 + lane) * 8;
+          const bool inside = column < width;
+          const int64_t at = (row + (inside ? column : 0)) * 2;
+          uint4* to = ring + (stage * kStageVectors + u * 2 * V + i) * 32 + lane;
+          CopyAsync(to, base + p.state.kb + at, inside);
+          CopyAsync(to + V * 32, base + p.state.s + at, inside);
+        }
+      }
+    }
+    CommitStage();
+  };
+#pragma unroll
+  for (int stage = 0; stage < kStages; ++stage) copy(item.first + stage * U, stage);
+  int stage = 0;
+  for (int leaf_first = item.first; leaf_first < end; leaf_first += kLeafTokens) {
+    Softmax<V * 8> leaf;
+    leaf.Reset();
+    const int leaf_end = min(end, leaf_first + kLeafTokens);
+    for (int token = leaf_first; token < leaf_end; token += U) {
+      WaitStage<kStages - 1>();
+      const uint4* rows = ring + stage * kStageVectors * 32 + lane;
+      FeedbackTokens<V, U>(
+          q, leaf_end - token,
+          [&](int u, int i, float (&out)[8]) { UnpackBf16(rows[(u * 2 * V + i) * 32], out); },
+          [&](int u, int i, float (&out)[8]) { UnpackFp16(rows[(u * 2 * V + V + i) * 32], out); }, leaf);
+      copy(token + kStages * U, stage);
+      stage = stage + 1 == kStages ? 0 : stage + 1;
+    }
+    MergeLeaf(run, leaf, leaf_first == item.first);
+  }
+  WaitStage<0>();
+}
+
+// The reader's own block, whose s is float32 in its open page.
+template <int V>
+__device__ __forceinline__ void OpenTokens(const AttentionParams& p, const Item& item, int first,
+                                           const float (&q)[V * 8], Running& run) {
+  constexpr int U = V > 4 ? 1 : 2;
+  const int lane = threadIdx.x & 31, width = p.state.width;
+  const int64_t page = p.pages[item.meta.page_begin + (item.meta.position >> 6)];
+  const char* kb_plane = p.state.pages + page * p.state.page_bytes + p.state.kb;
+  const char* s_plane = p.state.open_pages + item.meta.open_page * p.state.open_page_bytes + p.state.open_s;
+  for (int leaf_first = first; leaf_first < item.end; leaf_first += kLeafTokens) {
+    Softmax<V * 8> leaf;
+    leaf.Reset();
+    const int leaf_end = min(item.end, leaf_first + kLeafTokens);
+    for (int token = leaf_first; token < leaf_end; token += U) {
+      uint4 kb[U][V];
+      float s[U][V][8];
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        const int64_t row = static_cast<int64_t>(min(token + u, leaf_end - 1) & 63) * width;
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+          const int column = (i * 32 + lane) * 8;
+          kb[u][i] = make_uint4(0, 0, 0, 0);
+#pragma unroll
+          for (int e = 0; e < 8; ++e) s[u][i][e] = 0.0f;
+          if (column >= width) continue;
+          kb[u][i] = *reinterpret_cast<const uint4*>(kb_plane + (row + column) * 2);
+          Load8(reinterpret_cast<const float*>(s_plane) + row + column, s[u][i]);
+        }
+      }
+      FeedbackTokens<V, U>(
+          q, leaf_end - token, [&](int u, int i, float (&out)[8]) { UnpackBf16(kb[u][i], out); },
+          [&](int u, int i, float (&out)[8]) {
+#pragma unroll
+            for (int e = 0; e < 8; ++e) out[e] = s[u][i][e];
+          },
+          leaf);
+    }
+    MergeLeaf(run, leaf, leaf_first == item.first);
+  }
+}
+
+template <int V>
+__device__ __forceinline__ void FeedbackItem(const AttentionParams& p, const Item& item, uint4* ring, float* running,
+                                             float* out) {
   const int lane = threadIdx.x & 31, width = p.state.width;
   const float scale = kLog2E * rsqrtf(static_cast<float>(width));
   float q[V * 8];
 #pragma unroll
   for (int i = 0; i < V; ++i) {
     const int column = (i * 32 + lane) * 8;
+    float numbers[8] = {};
+    if (column < width) Load8(p.qb + static_cast<int64_t>(item.row) * width + column, numbers);
 #pragma unroll
-    for (int e = 0; e < 8; ++e) {
-      q[i * 8 + e] = column < width ? p.qb[static_cast<int64_t>(item.row) * width + column + e] * scale : 0.0f;
-    }
+    for (int e = 0; e < 8; ++e) q[i * 8 + e] = numbers[e] * scale;
   }
-  const int own_block = item.meta.position & ~63;
   Running run{running + lane, 0.0f, 0.0f};
-  for (int leaf_first = item.first; leaf_first < item.end; leaf_first += kLeafTokens) {
-    const int leaf_end = min(item.end, leaf_first + kLeafTokens);
-    Softmax<V * 8> leaf;
-    leaf.Reset();
-    if (leaf_first < own_block) {
-      for (int token = leaf_first; token < leaf_end; token += kTokensAhead) {
-        FeedbackTokens<V, (V > 4 ? kTokensAhead / 2 : kTokensAhead), ClosedRows>(p, item, token, leaf_end, q, leaf);
-        if constexpr (V > 4) {
-          if (token + kTokensAhead / 2 < leaf_end) {
-            FeedbackTokens<V, kTokensAhead / 2, ClosedRows>(p, item, token + kTokensAhead / 2, leaf_end, q, leaf);
-          }
-        }
-      }
-    } else {
-      constexpr int kAhead = V > 4 ? 1 : 2;  // float32 rows take twice the registers
-      for (int token = leaf_first; token < leaf_end; token += kAhead) {
-        FeedbackTokens<V, kAhead, OpenRows>(p, item, token, leaf_end, q, leaf);
-      }
-    }
-    MergeLeaf(run, leaf, leaf_first == item.first);
-  }
+  const int own_block = item.meta.position & ~63;
+  if (item.first < own_block) ClosedTokens<V>(p, item, min(item.end, own_block), q, ring, run);
+  if (item.end > own_block) OpenTokens<V>(p, item, max(item.first, own_block), q, run);
 #pragma unroll
   for (int i = 0; i < V; ++i) {
     const int column = (i * 32 + lane) * 8;
@@ -258,53 +300,64 @@ __device__ void FeedbackItem(const AttentionParams& p, const Item& item, float* 
       *reinterpret_cast<float4*>(out + column + e) = make_float4(acc[0], acc[32], acc[64], acc[96]);
     }
   }
-  if (lane == 0) {
-    out[width] = run.max;
-    out[width + 1] = run.sum;
-  }
+  if (lane == 0) *reinterpret_cast<float2*>(out + width) = make_float2(run.max, run.sum);
 }
 
 // Query heads [pass * GC, ...) of the key heads in 256 columns of k, beginning at `first_column`.
 template <int GC>
-__device__ void ForwardItem(const AttentionParams& p, const Item& item, int first_column, int pass, float* running,
-                            float* out) {
+__device__ __forceinline__ void ForwardItem(const AttentionParams& p, const Item& item, int first_column, int pass,
+                                            uint4* ring, float* running, float* out) {
+  constexpr int U = kForwardTokens;
   const int lane = threadIdx.x & 31, d = p.head_width, kv = p.state.kv, group = p.heads / p.kv_heads;
   const int column = first_column + lane * 8;
   const bool inside = column < kv;
   const float scale = kLog2E * rsqrtf(static_cast<float>(d));
+  const auto copy = [&](int token, int stage) {
+    if (token < item.end) {
+      const int64_t page = p.pages[item.meta.page_begin + (token >> 6)];
+      const char* base = p.state.pages + page * p.state.page_bytes;
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        const int64_t at =
+            (static_cast<int64_t>(min(token + u, item.end - 1) & 63) * kv + (inside ? column : 0)) * 2;
+        uint4* to = ring + (stage * kStageVectors + u * 2) * 32 + lane;
+        CopyAsync(to, base + p.state.k + at, inside);
+        CopyAsync(to + 32, base + p.state.v + at, inside);
+      }
+    }
+    CommitStage();
+  };
+#pragma unroll
+  for (int stage = 0; stage < kForwardStages; ++stage) copy(item.first + stage * U, stage);
   float q[GC][8];
 #pragma unroll
   for (int g = 0; g < GC; ++g) {
     const bool valid = inside && pass * GC + g < group;
     const int64_t at = static_cast<int64_t>(item.row) * p.state.width +
                        ((column / d) * group + pass * GC + g) * static_cast<int64_t>(d) + column % d;
+    float numbers[8] = {};
+    if (valid) Load8(p.q + at, numbers);
 #pragma unroll
-    for (int e = 0; e < 8; ++e) q[g][e] = valid ? p.q[at + e] * scale : 0.0f;
+    for (int e = 0; e < 8; ++e) q[g][e] = numbers[e] * scale;
   }
   Running run[GC];
 #pragma unroll
   for (int g = 0; g < GC; ++g) run[g] = {running + g * 8 * 32 + lane, 0.0f, 0.0f};
 
+  int stage = 0;
   for (int leaf_first = item.first; leaf_first < item.end; leaf_first += kLeafTokens) {
     const int leaf_end = min(item.end, leaf_first + kLeafTokens);
     Softmax<8> leaf[GC];
 #pragma unroll
     for (int g = 0; g < GC; ++g) leaf[g].Reset();
-    const int64_t page = p.pages[item.meta.page_begin + (leaf_first >> 6)];
-    const char* base = p.state.pages + page * p.state.page_bytes;
-    for (int token = leaf_first; token < leaf_end; token += kForwardAhead) {
-      uint4 k[kForwardAhead], v[kForwardAhead];
+    for (int token = leaf_first; token < leaf_end; token += U) {
+      WaitStage<kForwardStages - 1>();
+      const uint4* rows = ring + stage * kStageVectors * 32 + lane;
+      float score[U][GC];
 #pragma unroll
-      for (int u = 0; u < kForwardAhead; ++u) {
-        const int64_t at = (static_cast<int64_t>(min(token + u, leaf_end - 1) & 63) * kv + column) * 2;
-        k[u] = inside ? LoadState(base + p.state.k + at) : make_uint4(0, 0, 0, 0);
-        v[u] = inside ? LoadState(base + p.state.v + at) : make_uint4(0, 0, 0, 0);
-      }
-      float score[kForwardAhead][GC];
-#pragma unroll
-      for (int u = 0; u < kForwardAhead; ++u) {
+      for (int u = 0; u < U; ++u) {
         float numbers[8];
-        UnpackBf16(k[u], numbers);
+        UnpackBf16(rows[u * 2 * 32], numbers);
 #pragma unroll
         for (int g = 0; g < GC; ++g) {
           score[u][g] = 0.0f;
@@ -314,7 +367,7 @@ __device__ void ForwardItem(const AttentionParams& p, const Item& item, int firs
       }
       for (int offset = d / 16; offset > 0; offset >>= 1) {  // over the d / 8 lanes of a head
 #pragma unroll
-        for (int u = 0; u < kForwardAhead; ++u) {
+        for (int u = 0; u < U; ++u) {
 #pragma unroll
           for (int g = 0; g < GC; ++g) score[u][g] += __shfl_xor_sync(kWholeWarp, score[u][g], offset);
         }
@@ -323,13 +376,13 @@ __device__ void ForwardItem(const AttentionParams& p, const Item& item, int firs
       for (int g = 0; g < GC; ++g) {
         float max = leaf[g].max;
 #pragma unroll
-        for (int u = 0; u < kForwardAhead; ++u) max = fmaxf(max, score[u][g]);
+        for (int u = 0; u < U; ++u) max = fmaxf(max, score[u][g]);
         leaf[g].Raise(max);
       }
 #pragma unroll
-      for (int u = 0; u < kForwardAhead; ++u) {
+      for (int u = 0; u < U; ++u) {
         float numbers[8];
-        UnpackBf16(v[u], numbers);
+        UnpackBf16(rows[(u * 2 + 1) * 32], numbers);
 #pragma unroll
         for (int g = 0; g < GC; ++g) {
           const float weight = token + u < leaf_end ? exp2f(score[u][g] - leaf[g].max) : 0.0f;
@@ -338,10 +391,13 @@ __device__ void ForwardItem(const AttentionParams& p, const Item& item, int firs
           for (int e = 0; e < 8; ++e) leaf[g].acc[e] = fmaf(weight, numbers[e], leaf[g].acc[e]);
         }
       }
+      copy(token + kForwardStages * U, stage);
+      stage = stage + 1 == kForwardStages ? 0 : stage + 1;
     }
 #pragma unroll
     for (int g = 0; g < GC; ++g) MergeLeaf(run[g], leaf[g], leaf_first == item.first);
   }
+  WaitStage<0>();
 
 #pragma unroll
   for (int g = 0; g < GC; ++g) {
@@ -352,20 +408,25 @@ __device__ void ForwardItem(const AttentionParams& p, const Item& item, int firs
       *reinterpret_cast<float4*>(out + at + e) = make_float4(acc[0], acc[32], acc[64], acc[96]);
     }
     if (at % d == 0) {
-      float* head = out + GC * kForwardColumns + at / d * 2;
-      head[0] = run[g].max;
-      head[1] = run[g].sum;
+      *reinterpret_cast<float2*>(out + GC * kForwardColumns + at / d * 2) = make_float2(run[g].max, run[g].sum);
     }
   }
 }
 
+// Shared memory of a warp: its ring, and the accumulator of the item under way.
+template <int V, int GC>
+struct WarpMemory {
+  uint4 ring[FeedbackRing<V>::kStages * kStageVectors * 32];
+  float running[(V > GC ? V : GC) * 8 * 32];
+};
+
 template <int V, int GC>
 __global__ void __launch_bounds__(kWarps * 32, 2) AttentionItemsKernel(AttentionParams p, AttentionShape shape) {
-  constexpr int kNumbers = (V > GC ? V : GC) * 8;  // a lane's accumulator
-  __shared__ float running[kWarps][kNumbers * 32];
+  extern __shared__ uint4 shared[];
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  WarpMemory<V, GC>& memory = reinterpret_cast<WarpMemory<V, GC>*>(shared)[warp];
   PdlWait();
   PdlTrigger();
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int workers = gridDim.x * kWarps;
   const bool fine = p.header->fine != 0;
   const int feedback_items = p.feedback_first[p.row_count];
@@ -376,22 +437,32 @@ __global__ void __launch_bounds__(kWarps * 32, 2) AttentionItemsKernel(Attention
     if (lane == 0) next = workers + atomicAdd(p.next_item, 1);  // its wait is hidden by the item's work
     float* out = p.partials + index * shape.partial_floats;
     if (index < feedback_items) {
-      FeedbackItem<V>(p, FindItem(p, p.feedback_first, index, fine, false), running[warp], out);
+      FeedbackItem<V>(p, FindItem(p, p.feedback_first, index, fine, false), memory.ring, memory.running, out);
     } else {
       const int forward = index - feedback_items, chunk = forward % shape.forward_chunks;
       ForwardItem<GC>(p, FindItem(p, p.forward_first, forward / shape.forward_chunks, fine, true),
-                      chunk % column_chunks * kForwardColumns, chunk / column_chunks, running[warp], out);
+                      chunk % column_chunks * kForwardColumns, chunk / column_chunks, memory.ring, memory.running, out);
     }
     next = __shfl_sync(kWholeWarp, next, 0);
   }
 }
 
+template <int V, int GC>
+cudaError_t LaunchItems(const AttentionParams& params, const AttentionShape& shape, int32_t multiprocessors,
+                        const LaunchContext& context) {
+  constexpr int kShared = kWarps * static_cast<int>(sizeof(WarpMemory<V, GC>));
+  const auto kernel = AttentionItemsKernel<V, GC>;
+  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  if (error != cudaSuccess) return error;
+  return LaunchKernel(kernel, dim3(2 * multiprocessors), dim3(kWarps * 32), kShared, context.dependent,
+                      context.stream, params, shape);
+}
+
 template <int V>
 cudaError_t LaunchItems(const AttentionParams& params, const AttentionShape& shape, int32_t multiprocessors,
                         const LaunchContext& context) {
-  const auto kernel = shape.group_heads == 1 ? AttentionItemsKernel<V, 1> : AttentionItemsKernel<V, 4>;
-  return LaunchKernel(kernel, dim3(2 * multiprocessors), dim3(kWarps * 32), 0, context.dependent, context.stream,
-                      params, shape);
+  return shape.group_heads == 1 ? LaunchItems<V, 1>(params, shape, multiprocessors, context)
+                                : LaunchItems<V, 4>(params, shape, multiprocessors, context);
 }
 
 }  // namespace

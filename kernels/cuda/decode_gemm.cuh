@@ -1,4 +1,4 @@
-// y = X W^T for few rows, with an epilogue. A block of threads makes 16 outputs of up to 8 NT rows; each of its
+// y = X W^T for few rows, with an epilogue. A block of threads makes 16 MT outputs of up to 8 NT rows; each of its
 // eight warps accumulates one strand of K, weights going from memory straight into tensor-core registers.
 #pragma once
 
@@ -9,7 +9,7 @@ namespace sessa::cuda {
 
 inline constexpr int kStrands = 8;
 inline constexpr int kChunk = 32;       // of K: what four lanes of a quad load in 16 bytes each
-inline constexpr int kWeightsAhead = 4;  // chunks whose weights are loaded before the first is used
+inline constexpr int kAhead = 4;  // chunks whose weights are loaded before the first is used
 
 __device__ __forceinline__ uint4 LoadWeights(const uint4* at) {
   uint4 r;
@@ -30,18 +30,24 @@ __device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uin
 // In an m16n8k16 product lane 4g + t holds A(g, k), A(g + 8, k) and B(k, g) for k in {2t, 2t+1, 2t+8, 2t+9}. The
 // order of K is ours to choose, so lane t takes eight neighbours, k = 8t..8t+7 of a chunk of 32: a 16-byte load
 // of a row feeds two products.
-template <int NT, typename Epilogue>
+// X of `XA` chunks is loaded at once. Chunks beyond the strand, and what lies beyond K, count as zeros.
+template <int MT, int NT, int XA, typename Epilogue>
 __global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gemm, Epilogue epilogue) {
   constexpr int kRows = 8 * NT;
   __shared__ float strands[kStrands][kRows][18];  // [.][row][output]; padded: 16 outputs
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, quad = lane >> 2, t = lane & 3;
-  const int first_output = blockIdx.x * 16, first_row = blockIdx.y * kRows;
+  const int first_output = blockIdx.x * 16 * MT, first_row = blockIdx.y * kRows;
   const int chunks = (gemm.pitch + kChunk - 1) / kChunk;
   const int begin = chunks * warp / kStrands, end = chunks * (warp + 1) / kStrands;
-  const bf16* w0 = static_cast<const bf16*>(gemm.weight) +
-                   static_cast<int64_t>(min(first_output + quad, gemm.outputs - 1)) * gemm.pitch + 8 * t;
-  const bf16* w1 = static_cast<const bf16*>(gemm.weight) +
-                   static_cast<int64_t>(min(first_output + quad + 8, gemm.outputs - 1)) * gemm.pitch + 8 * t;
+  const bf16* weight = static_cast<const bf16*>(gemm.weight) + 8 * t;
+  int64_t w_row[MT][2];
+#pragma unroll
+  for (int m = 0; m < MT; ++m) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      w_row[m][h] = static_cast<int64_t>(min(first_output + 16 * m + 8 * h + quad, gemm.outputs - 1)) * gemm.pitch;
+    }
+  }
   const bf16* x = static_cast<const bf16*>(gemm.x) + 8 * t;
   int64_t x_row[NT];
 #pragma unroll
@@ -49,70 +55,90 @@ __global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gem
     x_row[i] = static_cast<int64_t>(min(first_row + 8 * i + quad, gemm.rows - 1)) * gemm.pitch;
   }
 
-  float sums[NT][4] = {};
-  for (int chunk = begin; chunk == begin || chunk < end; chunk += kWeightsAhead) {
-    uint4 a[kWeightsAhead][2];
+  float sums[MT][NT][4] = {};
+  for (int first = begin; first == begin || first < end; first += kAhead) {
+    uint4 a[kAhead][MT][2];
 #pragma unroll
-    for (int j = 0; j < kWeightsAhead; ++j) {
-      const int k = (chunk + j) * kChunk;
-      const bool inside = chunk + j < end && k + 8 * t < gemm.pitch;
-      a[j][0] = inside ? LoadWeights(reinterpret_cast<const uint4*>(w0 + k)) : make_uint4(0, 0, 0, 0);
-      a[j][1] = inside ? LoadWeights(reinterpret_cast<const uint4*>(w1 + k)) : make_uint4(0, 0, 0, 0);
+    for (int j = 0; j < kAhead; ++j) {
+      const int k = (first + j) * kChunk;
+      const bool inside = first + j < end && k + 8 * t < gemm.pitch;
+#pragma unroll
+      for (int m = 0; m < MT; ++m) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          a[j][m][h] = inside ? LoadWeights(reinterpret_cast<const uint4*>(weight + w_row[m][h] + k))
+                              : make_uint4(0, 0, 0, 0);
+        }
+      }
     }
-    if (chunk == begin) {
+    if (first == begin) {
       PdlWait();
       PdlTrigger();
     }
 #pragma unroll
-    for (int j = 0; j < kWeightsAhead; ++j) {
-      if (chunk + j >= end) break;
-      const int k = (chunk + j) * kChunk;
-      const bool inside = k + 8 * t < gemm.pitch;
-      uint4 b[NT];
+    for (int group = 0; group < kAhead; group += XA) {
+      uint4 b[XA][NT];
 #pragma unroll
-      for (int i = 0; i < NT; ++i) {
-        b[i] = inside ? *reinterpret_cast<const uint4*>(x + x_row[i] + k) : make_uint4(0, 0, 0, 0);
+      for (int j = 0; j < XA; ++j) {
+        const int k = (first + group + j) * kChunk;
+        const bool inside = first + group + j < end && k + 8 * t < gemm.pitch;
+#pragma unroll
+        for (int i = 0; i < NT; ++i) {
+          b[j][i] = inside ? *reinterpret_cast<const uint4*>(x + x_row[i] + k) : make_uint4(0, 0, 0, 0);
+        }
       }
 #pragma unroll
-      for (int i = 0; i < NT; ++i) {
-        Mma(sums[i], a[j][0].x, a[j][1].x, a[j][0].y, a[j][1].y, b[i].x, b[i].y);
-        Mma(sums[i], a[j][0].z, a[j][1].z, a[j][0].w, a[j][1].w, b[i].z, b[i].w);
+      for (int j = 0; j < XA; ++j) {
+#pragma unroll
+        for (int m = 0; m < MT; ++m) {
+          const uint4 low = a[group + j][m][0], high = a[group + j][m][1];
+#pragma unroll
+          for (int i = 0; i < NT; ++i) {
+            Mma(sums[m][i], low.x, high.x, low.y, high.y, b[j][i].x, b[j][i].y);
+            Mma(sums[m][i], low.z, high.z, low.w, high.w, b[j][i].z, b[j][i].w);
+          }
+        }
       }
     }
   }
 
 #pragma unroll
-  for (int i = 0; i < NT; ++i) {
+  for (int m = 0; m < MT; ++m) {
+    if (m > 0) __syncthreads();
 #pragma unroll
-    for (int e = 0; e < 4; ++e) strands[warp][8 * i + 2 * t + (e & 1)][quad + (e >> 1) * 8] = sums[i][e];
-  }
-  __syncthreads();
-  for (int pair = threadIdx.x; pair < 8 * kRows; pair += kStrands * 32) {
-    const int row = first_row + pair / 8, n = first_output + 2 * (pair % 8);
-    if (row >= gemm.rows || n >= gemm.outputs) continue;
-    float2 y = make_float2(0.0f, 0.0f);
+    for (int i = 0; i < NT; ++i) {
 #pragma unroll
-    for (int s = 0; s < kStrands; ++s) {
-      y.x += strands[s][pair / 8][2 * (pair % 8)];
-      y.y += strands[s][pair / 8][2 * (pair % 8) + 1];
+      for (int e = 0; e < 4; ++e) strands[warp][8 * i + 2 * t + (e & 1)][quad + (e >> 1) * 8] = sums[m][i][e];
     }
-    epilogue(row, n, y.x, y.y, gemm.outputs);
+    __syncthreads();
+    for (int pair = threadIdx.x; pair < 8 * kRows; pair += kStrands * 32) {
+      const int row = first_row + pair / 8, n = first_output + 16 * m + 2 * (pair % 8);
+      if (row >= gemm.rows || n >= gemm.outputs) continue;
+      float2 y = make_float2(0.0f, 0.0f);
+#pragma unroll
+      for (int s = 0; s < kStrands; ++s) {
+        y.x += strands[s][pair / 8][2 * (pair % 8)];
+        y.y += strands[s][pair / 8][2 * (pair % 8) + 1];
+      }
+      epilogue(row, n, y.x, y.y, gemm.outputs);
+    }
   }
 }
 
-template <int NT, typename Epilogue>
+template <int MT, int NT, int XA, typename Epilogue>
 cudaError_t LaunchDecodeGemmTile(const DecodeGemm& gemm, const Epilogue& epilogue, const LaunchContext& context) {
-  const dim3 grid((gemm.outputs + 15) / 16, (gemm.rows + 8 * NT - 1) / (8 * NT));
-  return LaunchKernel(DecodeGemmKernel<NT, Epilogue>, grid, dim3(kStrands * 32), 0, context.dependent,
+  const dim3 grid((gemm.outputs + 16 * MT - 1) / (16 * MT), (gemm.rows + 8 * NT - 1) / (8 * NT));
+  return LaunchKernel(DecodeGemmKernel<MT, NT, XA, Epilogue>, grid, dim3(kStrands * 32), 0, context.dependent,
                       context.stream, gemm, epilogue);
 }
 
+// Up to 64 rows a tile is small, so that every multiprocessor has one; then larger, so that X is read less often.
 template <typename Epilogue>
 cudaError_t LaunchDecodeGemmRows(const DecodeGemm& gemm, const Epilogue& epilogue, const LaunchContext& context) {
-  if (gemm.rows <= 8) return LaunchDecodeGemmTile<1>(gemm, epilogue, context);
-  if (gemm.rows <= 16) return LaunchDecodeGemmTile<2>(gemm, epilogue, context);
-  if (gemm.rows <= 32) return LaunchDecodeGemmTile<4>(gemm, epilogue, context);
-  return LaunchDecodeGemmTile<8>(gemm, epilogue, context);
+  if (gemm.rows <= 8) return LaunchDecodeGemmTile<1, 1, 4>(gemm, epilogue, context);
+  if (gemm.rows <= 16) return LaunchDecodeGemmTile<1, 2, 4>(gemm, epilogue, context);
+  if (gemm.rows <= 64) return LaunchDecodeGemmTile<1, 4, 4>(gemm, epilogue, context);
+  return LaunchDecodeGemmTile<2, 8, 1>(gemm, epilogue, context);
 }
 
 }  // namespace sessa::cuda
