@@ -4,10 +4,19 @@
 // of blocks are joined, 16 to 32 to 64 to 128, on tensor cores: [[V11, 0], [V22 T, V22]], T = sigma P~21 V11. An
 // error of a block's inverse doubles with every joining (an entry is a product over the tokens in between), so here
 // V and T are pairs of fp16, high + low, as good as float32; P~ is exact. One rounding to fp16 comes at the end.
+// Pairs of these are joined to 256 by a cluster of two blocks, half of the columns each, from fp16 as the levels above.
+#include <cooperative_groups.h>
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/prefill_launch.h"
 #include "kernels/cuda/prefill_overlap.cuh"
+
+// Clusters exist since sm_90; the fast kernels run nowhere else.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define SESSA_CLUSTERS 1
+#else
+#define SESSA_CLUSTERS 0
+#endif
 
 namespace sessa::cuda {
 namespace {
@@ -111,7 +120,95 @@ __device__ void SubstituteBlocks(const __half* P, const Split& V, const float* s
   }
 }
 
+// A thread has 8 columns of every 16th row of a 128 x 128 matrix.
+constexpr int kPasses = kBaseLeaf / 16;
+__device__ __forceinline__ int MyColumn() { return threadIdx.x % 16 * 8; }
+__device__ __forceinline__ int MyRow(int pass) { return threadIdx.x / 16 + 16 * pass; }
+
+// Loads rows [0, rows) of a matrix of weights (all loads at once), zeros behind them.
+__device__ __forceinline__ void LoadWeights(uint4 (&to)[kPasses], const __half* from, int64_t stride, int rows) {
+#pragma unroll
+  for (int pass = 0; pass < kPasses; pass++) {
+    to[pass] = make_uint4(0, 0, 0, 0);
+    if (MyRow(pass) < rows) to[pass] = *reinterpret_cast<const uint4*>(from + MyRow(pass) * stride + MyColumn());
+  }
+}
+
+__device__ __forceinline__ void StoreShared(__half* to, const uint4 (&from)[kPasses]) {
+#pragma unroll
+  for (int pass = 0; pass < kPasses; pass++) {
+    *reinterpret_cast<uint4*>(to + MyRow(pass) * kStride + MyColumn()) = from[pass];
+  }
+}
+
+// The strictly lower part of the inverse.
+__device__ void StoreInverse(__half* to, const __half* V, int rows) {
+  const int column = MyColumn();
+#pragma unroll
+  for (int pass = 0; pass < kPasses; pass++) {
+    const int i = MyRow(pass);
+    if (i >= rows) continue;
+    uint4 packed = *reinterpret_cast<const uint4*>(V + i * kStride + column);
+    __half* half = reinterpret_cast<__half*>(&packed);
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+      if (column + k >= i) half[k] = __float2half_rn(0);  // without the unit diagonal
+    }
+    *reinterpret_cast<uint4*>(to + int64_t{i} * kMaxLeaf + column) = packed;
+  }
+}
+
+constexpr int kSlab = 64;  // columns of the joined block that one of the two blocks of threads computes
+
+// sum = the warp's 16 rows of a (128 x 128) times 64 columns of b.
+__device__ void SlabProduct(float (&sum)[kSlab / 8][4], const __half* a, const __half* b) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int k = 0; k < kBaseLeaf; k += 16) {
+    uint32_t left[4];
+    LoadFragments(left, a + (warp * 16 + lane % 16) * kStride + k + lane / 16 * 8);
+#pragma unroll
+    for (int n = 0; n < kSlab / 8; n++) {
+      uint32_t right[2];
+      LoadTransposed(right, b + (k + lane % 16) * kStride + 8 * n);
+      Multiply(sum[n], left, right);
+    }
+  }
+}
+
+// W21's columns [slab, slab + 64): T = sigma (P21 V11), W21 = V22 T. P21 in shared memory, T is scratch there.
+__device__ void JoinPair(const __half* P21, const __half* V11, const __half* V22, __half* T, const float* sigma,
+                         int slab, __half* to, int rows) {
+  const int first = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+  float left[kSlab / 8][4] = {};
+  SlabProduct(left, P21, V11 + slab);
+#pragma unroll
+  for (int n = 0; n < kSlab / 8; n++) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int i = first + 8 * half;
+      const float factor = i < rows ? sigma[i] : 0;
+      *reinterpret_cast<__half2*>(T + i * kStride + 8 * n + column) =
+          __floats2half2_rn(factor * left[n][2 * half], factor * left[n][2 * half + 1]);
+    }
+  }
+  __syncthreads();
+  float sum[kSlab / 8][4] = {};
+  SlabProduct(sum, V22, T);
+#pragma unroll
+  for (int n = 0; n < kSlab / 8; n++) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int i = first + 8 * half;
+      if (i >= rows) continue;
+      *reinterpret_cast<__half2*>(to + int64_t{i} * kMaxLeaf + slab + 8 * n + column) =
+          __floats2half2_rn(sum[n][2 * half], sum[n][2 * half + 1]);
+    }
+  }
+}
+
 __global__ void __launch_bounds__(kLeafThreads) BaseLeafKernel(PrefillBuffers buffers, const LeafTile* tiles) {
+#if SESSA_CLUSTERS
   extern __shared__ uint4 shared4[];
   __half* matrices = reinterpret_cast<__half*>(shared4);
   const Split P = {matrices, nullptr}, V = {matrices + kMatrix, matrices + 2 * kMatrix},
@@ -120,50 +217,49 @@ __global__ void __launch_bounds__(kLeafThreads) BaseLeafKernel(PrefillBuffers bu
   AllowNext();
   const LeafTile tile = tiles[blockIdx.x];
   const DeviceSegment segment = buffers.segments[tile.segment];
-  const int64_t base = segment.base + tile.row;
+  const int rank = blockIdx.x % 2, low = tile.row + (1 - rank) * kBaseLeaf;  // the pair's second block
   const int valid = min(kBaseLeaf, segment.padded - tile.row);
+  const int low_valid = tile.joined ? min(kBaseLeaf, segment.padded - low) : 0;
+  const int64_t stride = buffers.panel_columns, base = segment.base + tile.row, low_base = segment.base + low;
   WaitForPrevious();
 
-  // A thread has 8 columns of every 16th row; all its loads are under way at once.
-  const int column = threadIdx.x % 16 * 8, first_row = threadIdx.x / 16;
-  constexpr int kPasses = kBaseLeaf / 16;
-  uint4 weights[kPasses];
-#pragma unroll
-  for (int pass = 0; pass < kPasses; pass++) {
-    const int i = first_row + 16 * pass;
-    weights[pass] = make_uint4(0, 0, 0, 0);
-    if (i < valid && column < i) {
-      weights[pass] = *reinterpret_cast<const uint4*>(buffers.panel + (base + i) * buffers.panel_columns +
-                                                      tile.column + column);
-    }
+  uint4 weights[kPasses], low_weights[kPasses];
+  LoadWeights(weights, buffers.panel + base * stride + tile.column, stride, valid);
+  LoadWeights(low_weights, buffers.panel + low_base * stride + tile.column - rank * kBaseLeaf, stride, low_valid);
+  if (threadIdx.x < kBaseLeaf) {
+    sigma[threadIdx.x] = static_cast<int>(threadIdx.x) < valid ? buffers.sigma[base + threadIdx.x] : 0;
   }
-  if (threadIdx.x < kBaseLeaf) sigma[threadIdx.x] = threadIdx.x < valid ? buffers.sigma[base + threadIdx.x] : 0;
-#pragma unroll
-  for (int pass = 0; pass < kPasses; pass++) {
-    const int at = (first_row + 16 * pass) * kStride + column;
-    *reinterpret_cast<uint4*>(P.high + at) = weights[pass];
-    *reinterpret_cast<uint4*>(V.high + at) = make_uint4(0, 0, 0, 0);
-    *reinterpret_cast<uint4*>(V.low + at) = make_uint4(0, 0, 0, 0);
-  }
+  const uint4 zeros[kPasses] = {};
+  StoreShared(P.high, weights);
+  StoreShared(V.high, zeros);
+  StoreShared(V.low, zeros);
   __syncthreads();
   if (threadIdx.x < kBaseLeaf) SubstituteBlocks(P.high, V, sigma);
   __syncthreads();
   Join<16>(P, V, T, sigma);
   Join<32>(P, V, T, sigma);
   Join<64>(P, V, T, sigma);
+  StoreInverse(buffers.inverse + base * kMaxLeaf + tile.leaf_column, V.high, valid);
+  if (!tile.joined) return;  // nor is the other block of the cluster
 
+  namespace cg = cooperative_groups;
+  const cg::cluster_group cluster = cg::this_cluster();
+  cluster.sync();
+  const __half* remote = cluster.map_shared_rank(V.high, 1 - rank);
+  uint4 other[kPasses];
 #pragma unroll
   for (int pass = 0; pass < kPasses; pass++) {
-    const int i = first_row + 16 * pass;
-    if (i >= valid) continue;
-    uint4 packed = *reinterpret_cast<const uint4*>(V.high + i * kStride + column);
-    __half* half = reinterpret_cast<__half*>(&packed);
-#pragma unroll
-    for (int k = 0; k < 8; k++) {
-      if (column + k >= i) half[k] = __float2half_rn(0);  // without the unit diagonal
-    }
-    *reinterpret_cast<uint4*>(buffers.inverse + (base + i) * kMaxLeaf + tile.leaf_column + column) = packed;
+    other[pass] = *reinterpret_cast<const uint4*>(remote + MyRow(pass) * kStride + MyColumn());
   }
+  StoreShared(T.high, other);
+  StoreShared(P.high, low_weights);
+  __syncthreads();
+  JoinPair(P.high, rank == 0 ? V.high : T.high, rank == 0 ? T.high : V.high, V.low, buffers.sigma + low_base,
+           rank * kSlab, buffers.inverse + low_base * kMaxLeaf + tile.leaf_column - rank * kBaseLeaf, low_valid);
+  cluster.sync();  // the other block has read V
+#else
+  __trap();
+#endif
 }
 
 }  // namespace
@@ -173,7 +269,7 @@ cudaError_t LaunchBaseLeaves(const PrefillBuffers& buffers, const LeafTile* tile
   static const cudaError_t configured =
       cudaFuncSetAttribute(BaseLeafKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kLeafShared);
   if (configured != cudaSuccess) return configured;
-  return LaunchOverlapped(BaseLeafKernel, count, kLeafThreads, kLeafShared, stream, buffers, tiles);
+  return LaunchOverlapped<2>(BaseLeafKernel, count, kLeafThreads, kLeafShared, stream, buffers, tiles);
 }
 
 }  // namespace sessa::cuda

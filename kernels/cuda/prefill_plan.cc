@@ -312,8 +312,12 @@ void AddSolve(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
     inverted = std::max(inverted, segment.padded);
     row_tiles += (std::min(segment.padded, limits.tuning.leaf) + kTileRows - 1) / kTileRows;
     const int32_t chunk_column = segment.block_start - PanelOrigin(segment, plan->panel_columns, 0);
-    for (int32_t row = 0; row < segment.padded; row += kBaseLeaf) {
-      lists->leaves.push_back({static_cast<int32_t>(i), row, chunk_column + row, row % limits.tuning.leaf});
+    for (int32_t pair = 0; pair < segment.padded; pair += 2 * kBaseLeaf) {
+      const int32_t joined = limits.tuning.leaf > kBaseLeaf && pair + kBaseLeaf < segment.padded;
+      for (const int32_t row : {pair, pair + kBaseLeaf}) {
+        lists->leaves.push_back(
+            {static_cast<int32_t>(i), row, chunk_column + row, row % limits.tuning.leaf, joined});
+      }
     }
   }
   plan->rows = {0, static_cast<int32_t>(lists->rows.size())};
@@ -325,7 +329,7 @@ void AddSolve(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
   }
   plan->inverse_columns = limits.tuning.inverse_columns;
   if (plan->inverse_columns == 0) plan->inverse_columns = row_tiles >= limits.multiprocessors / 4 ? 128 : 64;
-  for (int32_t half = kBaseLeaf; half < std::min(limits.tuning.leaf, inverted); half *= 2) {
+  for (int32_t half = 2 * kBaseLeaf; half < std::min(limits.tuning.leaf, inverted); half *= 2) {
     for (bool second : {false, true}) {
       plan->inverse.push_back(
           Append(lists->product, [&] { AddInverseTiles(*plan, half, second, lists); }));

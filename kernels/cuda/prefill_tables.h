@@ -14,7 +14,7 @@ namespace sessa::cuda {
 
 inline constexpr int kTileRows = 128;     // rows of every tile
 inline constexpr int kScoreColumns = 128;  // columns of a score tile: the unit of a row's running maximum
-inline constexpr int kBaseLeaf = 128;      // rows of an inverse made by substitution
+inline constexpr int kBaseLeaf = 128;      // rows of an inverse that a block of threads makes
 inline constexpr int kMaxPlanes = 4;       // split of the past's contribution, for more tiles
 
 struct DeviceSegment {
@@ -61,9 +61,11 @@ struct ForwardTile {
   int32_t page_begin;  // place of the segment's page 0 in the page table
 };
 
+// Two entries after each other are a pair of blocks.
 struct LeafTile {
   int32_t segment, row, column;  // padded row of the 128 x 128 diagonal block, and its panel column
   int32_t leaf_column;           // its column in the leaf inverse
+  int32_t joined;                // the pair becomes one inverse of 256 rows
 };
 
 struct SolveRows {      // 128 padded rows of a fast segment, for row-wise kernels

@@ -132,7 +132,7 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
                       return LaunchBaseLeaves(buffers, List<LeafTile>(context, context.plan->offsets.leaves),
                                               context.plan->leaves.count, nullptr);
                     }});
-  static const char* const kLevels[] = {"inv256", "inv512", "inv1024", "inv2048"};
+  static const char* const kLevels[] = {"inv512", "inv1024", "inv2048"};
   for (size_t level = 0; level < plan.inverse.size(); level += 2) {
     stages.push_back({kLevels[level / 2], [=] {
                         for (size_t i : {level, level + 1}) {
@@ -165,52 +165,47 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
   return stages;
 }
 
-// Median microseconds with the forward attention and the feedback's preparation on two streams.
-double TimeTwoStreams(const PrefillContext& context, const PrefillForwardParams& forward,
-                      const PrefillFeedbackParams& feedback) {
-  cudaStream_t main_stream, side;
-  cudaEvent_t begin, fork, join, end;
-  int least = 0, greatest = 0;
-  CheckCuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "priorities");
-  CheckCuda(cudaStreamCreateWithPriority(&main_stream, cudaStreamNonBlocking, least), "stream");
-  CheckCuda(cudaStreamCreateWithPriority(&side, cudaStreamNonBlocking, greatest), "stream");
-  for (cudaEvent_t* event : {&begin, &fork, &join, &end}) CheckCuda(cudaEventCreate(event), "event");
-  std::vector<double> times;
-  for (int repeat = -2; repeat < kRepeats; repeat++) {
-    CheckCuda(cudaEventRecord(begin, main_stream), "record");
-    CheckCuda(cudaEventRecord(fork, main_stream), "record");
-    CheckCuda(cudaStreamWaitEvent(side, fork), "wait");
-    CheckCuda(LaunchPrefillPrepare(context, feedback, side), "prepare");
-    CheckCuda(LaunchPrefillForward(context, forward, main_stream), "forward");
-    CheckCuda(cudaEventRecord(join, side), "record");
-    CheckCuda(cudaStreamWaitEvent(main_stream, join), "wait");
-    CheckCuda(LaunchPrefillSolve(context, feedback, main_stream), "solve");
-    CheckCuda(cudaEventRecord(end, main_stream), "record");
-    CheckCuda(cudaDeviceSynchronize(), "two streams");
-    float milliseconds = 0;
-    CheckCuda(cudaEventElapsedTime(&milliseconds, begin, end), "elapsed");
-    if (repeat >= 0) times.push_back(milliseconds * 1e3);
+PrefillLimits BenchLimits(const PrefillTuning& tuning) {
+  PrefillLimits limits;
+  limits.shape.width = 1024;
+  limits.shape.heads = 16;
+  limits.shape.kv_heads = 4;
+  limits.shape.layers = 2;
+  limits.max_context = 32768;
+  limits.tuning = tuning;
+  return limits;
+}
+
+// Chunks of several sessions in one step, all stages together.
+void BenchShortChunks(const PrefillTuning& tuning) {
+  struct Batch {
+    int sessions, start, rows;
+  };
+  for (const Batch& batch : {Batch{1, 0, 16}, Batch{1, 4096, 16}, Batch{64, 0, 32}, Batch{32, 1024, 64},
+                             Batch{8, 1000, 256}, Batch{2, 4096, 1024}}) {
+    PrefillCase work(BenchLimits(tuning), std::vector<SegmentLength>(batch.sessions, {batch.start, batch.rows}),
+                     Attention::kDiffuse, 5);
+    const PrefillContext context = work.context();
+    std::vector<Stage> stages = {
+        {"forward", [&] { return LaunchPrefillForward(context, work.forward(), nullptr); }},
+        {"prepare", [&] { return LaunchPrefillPrepare(context, work.feedback(), nullptr); }},
+        {"solve", [&] { return LaunchPrefillSolve(context, work.feedback(), nullptr); }}};
+    const double all = TimeStages(&stages);
+    std::printf("%d sessions of %d rows on a past of %d:", batch.sessions, batch.rows, batch.start);
+    for (const Stage& stage : stages) std::printf(" %s %.1f", stage.name, stage.microseconds);
+    std::printf(" | without events %.1f\n", all);
   }
-  return Median(times);
 }
 
 void Bench(const PrefillTuning& tuning, int tokens) {
   const double rate = GemmRate();
   std::printf("bf16 GEMM 8192^3: %.0f TFLOP/s; microseconds a layer\n", rate);
-  double sum_all = 0, sum_two = 0, sum_forward = 0, flop_sum = 0;
+  double sum_all = 0, sum_forward = 0, flop_sum = 0;
   for (int past = 0; past < tokens; past += kChunk) {
-    PrefillLimits limits;
-    limits.shape.width = 1024;
-    limits.shape.heads = 16;
-    limits.shape.kv_heads = 4;
-    limits.shape.layers = 2;
-    limits.max_context = 32768;
-    limits.tuning = tuning;
-    PrefillCase work(limits, {{past, kChunk}}, Attention::kDiffuse, past + 1);
+    PrefillCase work(BenchLimits(tuning), {{past, kChunk}}, Attention::kDiffuse, past + 1);
     const PrefillContext context = work.context();
     std::vector<Stage> stages = Stages(context, work.forward(), work.feedback());
     const double all = TimeStages(&stages);
-    const double two_streams = TimeTwoStreams(context, work.forward(), work.feedback());
     const double pairs = kChunk * (past + kChunk / 2.0);  // query, key
     const double flop = 4 * pairs * 1024;                 // of the forward attention, and again of the feedback
     std::printf("past %5d:", past);
@@ -226,12 +221,11 @@ void Bench(const PrefillTuning& tuning, int tokens) {
       sum += stage.microseconds;
     }
     sum_all += all, sum_forward += stages[0].microseconds, flop_sum += 2 * flop;
-    std::printf(" | sum %.0f, without events %.0f, on two streams %.0f\n", sum, all, two_streams);
-    sum_two += two_streams;
+    std::printf(" | sum %.0f, without events %.0f\n", sum, all);
     const int done = past + kChunk;
     if (done == 2048 || done == 8192 || done == 16384 || done == tokens) {
-      std::printf("T=%d: %.3f ms a layer (forward %.3f; on two streams %.3f), floor %.3f, %.0f%% of the GEMM rate\n",
-                  done, sum_all / 1e3, sum_forward / 1e3, sum_two / 1e3, flop_sum / rate / 1e9, flop_sum / sum_all / 1e6 / rate * 100);
+      std::printf("T=%d: %.3f ms a layer (forward %.3f), floor %.3f, %.0f%% of the GEMM rate\n",
+                  done, sum_all / 1e3, sum_forward / 1e3, flop_sum / rate / 1e9, flop_sum / sum_all / 1e6 / rate * 100);
     }
   }
 }
@@ -256,4 +250,5 @@ int main(int argc, char** argv) {
   }
   tuning.alternate = alternate != 0;
   sessa::cuda::Bench(tuning, tokens);
+  sessa::cuda::BenchShortChunks(tuning);
 }
