@@ -9,6 +9,11 @@ namespace {
 
 constexpr int32_t kGroupRows = 32;  // of a prefill item
 
+// Solved blocks are added at once to rows in the same run of blocks, and a whole run at a time to all later
+// rows: their sums are too large for a core's own cache, and travelled between the cores at every block
+// otherwise.
+constexpr int64_t kSolveRun = 4;
+
 constexpr float kNoMaximum = -std::numeric_limits<float>::infinity();
 
 int32_t RoundUp(int32_t n, int32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -34,7 +39,7 @@ Attention::Attention(const Kernels& kernels, bool bf16_scores, const HostState& 
   for (Scratch& scratch : scratch_) {
     scratch.p = Buffer<float>(int64_t{rows} * kBlock);
     scratch.acc = Buffer<float>(int64_t{rows} * shape_.head_width());
-    for (std::vector<float>* numbers : {&scratch.m, &scratch.l, &scratch.scale}) numbers->resize(rows);
+    for (Buffer<float>* numbers : {&scratch.m, &scratch.l, &scratch.scale}) *numbers = Buffer<float>(rows);
   }
 }
 
@@ -130,14 +135,8 @@ int64_t Attention::Solve(int32_t layer, const FeedbackOutArgs& out) {
       if (count > 0) saturations.fetch_add(count, std::memory_order_relaxed);
     });
     if (step + 1 == solve_steps_) break;
-    // What is solved now counts for all later blocks of its segment.
-    pool_.Run(static_cast<int>(groups_.size()), [&](int item, int thread) {
-      const RowGroup& group = groups_[item];
-      const int64_t block = group.first_block + step;
-      if (group.block <= block) return;
-      AddBlock(layer, group, block, scratch_[thread]);
-      if (group.block == block + 1) WeighOwnBlock(layer, group);
-    });
+    pool_.Run(static_cast<int>(groups_.size()),
+              [&](int item, int thread) { AddSolvedBlocks(layer, groups_[item], step, scratch_[thread]); });
   }
   return saturations.load();
 }
@@ -233,8 +232,8 @@ void Attention::DecodeForward(int32_t layer, const ValueItem& item, Scratch& scr
   const DecodeRow& row = decode_rows_[item.row];
   const int32_t group_heads = shape_.heads / shape_.kv_heads, width = shape_.head_width();
   const int32_t head = item.begin * group_heads;
-  std::fill_n(scratch.m.begin(), group_heads, kNoMaximum);
-  std::fill_n(scratch.l.begin(), group_heads, 0.0f);
+  std::fill_n(scratch.m.data(), group_heads, kNoMaximum);
+  std::fill_n(scratch.l.data(), group_heads, 0.0f);
   std::fill_n(scratch.acc.data(), group_heads * width, 0.0f);
   for (int64_t block = 0; block <= row.position / kBlock; ++block) {
     const int32_t valid = static_cast<int32_t>(std::min<int64_t>(kBlock, row.position + 1 - block * kBlock));
@@ -289,8 +288,8 @@ void Attention::DecodeFeedback(int32_t layer, const ValueItem& item) {
 
 void Attention::PrefillForward(int32_t layer, const RowGroup& group, int32_t head, Scratch& scratch) {
   const int32_t width = shape_.head_width(), kv_head = head / (shape_.heads / shape_.kv_heads);
-  std::fill_n(scratch.m.begin(), group.rows, kNoMaximum);
-  std::fill_n(scratch.l.begin(), group.rows, 0.0f);
+  std::fill_n(scratch.m.data(), group.rows, kNoMaximum);
+  std::fill_n(scratch.l.data(), group.rows, 0.0f);
   std::fill_n(scratch.acc.data(), group.rows * width, 0.0f);
   for (int64_t block = 0; block <= group.block; ++block) {
     const bool own = block == group.block;
@@ -347,6 +346,20 @@ void Attention::AddBlock(int32_t layer, const RowGroup& group, int64_t block, Sc
   args.valid = kBlock;
   args.acc = activations_.ctx.data() + int64_t{group.first_row} * shape_.width;
   kernels_.accumulate(args);
+}
+
+// Blocks up to `step` (from the segment's first) are solved: adds to the group's sums what it needs of them
+// next.
+void Attention::AddSolvedBlocks(int32_t layer, const RowGroup& group, int64_t step, Scratch& scratch) {
+  const int64_t group_step = group.block - group.first_block;
+  const int64_t run = step / kSolveRun;
+  if (group_step <= step) return;
+  const bool run_ends = (step + 1) % kSolveRun == 0, in_run = group_step / kSolveRun == run;
+  if (!in_run && !run_ends) return;
+  for (int64_t s = in_run ? step : run * kSolveRun; s <= step; ++s) {
+    AddBlock(layer, group, group.first_block + s, scratch);
+  }
+  if (group_step == step + 1) WeighOwnBlock(layer, group);
 }
 
 // Softmax weights of the group over its own block, strict past; all earlier blocks are in the sums.

@@ -56,9 +56,9 @@ class Attention {
   };
   // Of one thread.
   struct Scratch {
-    Buffer<float> p;    // (group rows, 64)
-    Buffer<float> acc;  // (group rows, head width)
-    std::vector<float> m, l, scale;
+    Buffer<float> p;            // (group rows, 64)
+    Buffer<float> acc;          // (group rows, head width)
+    Buffer<float> m, l, scale;  // (group rows); a Buffer shares no cache line with another thread's
   };
 
   bool compact() const { return state_.layout().dtype == StateDtype::kCompact; }
@@ -85,6 +85,7 @@ class Attention {
   void PrefillForward(int32_t layer, const RowGroup& group, int32_t head, Scratch& scratch);
   void PrefillPast(int32_t layer, const RowGroup& group, Scratch& scratch);
   void AddBlock(int32_t layer, const RowGroup& group, int64_t block, Scratch& scratch);
+  void AddSolvedBlocks(int32_t layer, const RowGroup& group, int64_t step, Scratch& scratch);
   void WeighOwnBlock(int32_t layer, const RowGroup& group);
   int64_t SolveBlock(int64_t block, const SolveItem& item, const FeedbackOutArgs& out);
 

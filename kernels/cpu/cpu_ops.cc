@@ -100,7 +100,7 @@ class CpuOps : public Ops {
 
  private:
   // Of one thread.
-  struct Scratch {
+  struct alignas(64) Scratch {
     Buffer<std::byte> normed;        // operand: LayerNorm of a tile's rows
     Tile normed_tile{-1, -1, 0, 0};  // which rows those are
     SampleScratch sampler;

@@ -1,4 +1,4 @@
-// Bit for bit the same alone and in company, for a thousand random schedules: sessions of random lengths, cut
+// Bit for bit the same alone and in company, for some thousand random schedules: sessions of random lengths, cut
 // into random chunks beside random others, truncated and computed again, on 1 to 3 threads.
 #include <string>
 #include <vector>
@@ -78,6 +78,13 @@ TEST_P(CpuSchedulesTest, RecallShape) {
   options.sessions = 4;
   options.max_tokens = 330;
   Run(shape, options, 0, fastest() ? 30 : 1);
+}
+
+TEST_P(CpuSchedulesTest, LongSessions) {
+  CompanyOptions options;
+  options.sessions = 3;
+  options.max_tokens = 1000;
+  Run(Shape(36, 3, 1), options, 0, fastest() ? 30 : 1);
 }
 
 TEST_P(CpuSchedulesTest, ManySessions) {
