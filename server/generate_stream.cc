@@ -31,9 +31,10 @@ Reactor* GenerateStream::Start(const StreamContext& server, grpc::CallbackServer
 }
 
 void GenerateStream::OnStarted(StartedEvent event) {
-  server_.registry->SetSession(principal_, request_id_, event.session_id);
+  const bool named = !event.session_id.empty();
+  if (named) server_.registry->SetSession(principal_, request_id_, event.session_id);
   Push([&](StreamBuffer& buffer) {
-    context()->AddInitialMetadata("sessa-session-id", event.session_id);
+    if (named) context()->AddInitialMetadata("sessa-session-id", event.session_id);
     buffer.Push(event);
   });
 }

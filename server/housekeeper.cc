@@ -1,6 +1,7 @@
 #include "server/housekeeper.h"
 
 #include <malloc.h>
+#include <pthread.h>
 
 #include <algorithm>
 
@@ -26,6 +27,7 @@ void Housekeeper::Stop() {
 }
 
 void Housekeeper::Run() {
+  pthread_setname_np(pthread_self(), "housekeeper");
   while (true) {
     for (const auto& task : tasks_) task(absl::Now());
     MutexLock lock(&mutex_);

@@ -9,12 +9,11 @@
 #include <string>
 #include <thread>
 
-#include "absl/debugging/failure_signal_handler.h"
-#include "absl/debugging/symbolize.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "runtime/base/mutex.h"
+#include "server/crash_handler.h"
 #include "server/daemon.h"
 #include "server/flags.h"
 #include "server/log.h"
@@ -183,10 +182,7 @@ int Run() {
 }  // namespace sessa
 
 int main(int argc, char** argv) {
-  absl::InitializeSymbolizer(argv[0]);
-  absl::FailureSignalHandlerOptions crash;
-  crash.call_previous_handler = true;
-  absl::InstallFailureSignalHandler(crash);
+  sessa::InstallCrashHandler(argv[0]);
   signal(SIGPIPE, SIG_IGN);
   sessa::ParseFlags(argc, argv);
   return sessa::Run();

@@ -1,6 +1,7 @@
 #include "server/operator_http.h"
 
 #include <httplib.h>
+#include <pthread.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -79,6 +80,7 @@ absl::StatusOr<std::unique_ptr<OperatorHttp>> OperatorHttp::Start(const std::str
         absl::StrCat("cannot listen on ", host, ":", port, ": ", WhyCannotListen({host, port})));
   }
   impl->thread = std::thread([impl = impl.get()] {
+    pthread_setname_np(pthread_self(), "operator-http");
     impl->server.listen_after_bind();
     impl->ended = true;
   });

@@ -103,6 +103,36 @@ TEST(ProcessTest, ADrainEndsEveryStreamAndTheProcess) {
   }
 }
 
+TEST(ProcessTest, ADrainByRpcWaitsForTheSignal) {
+  SessadProcess sessad({"--state_memory=256M"});
+  ASSERT_TRUE(sessad.listening()) << sessad.log();
+  Client client(sessad.grpc_address());
+  for (int i = 0; i < 2; ++i) {  // the second one has nothing left to do
+    grpc::ClientContext context;
+    v1::DrainRequest request;
+    v1::DrainResponse response;
+    request.mutable_timeout()->set_seconds(1);
+    EXPECT_TRUE(client.admin->Drain(&context, request, &response).ok());
+  }
+  ExpectError(Generate(client.inference.get(), LongTurn()).status, grpc::StatusCode::UNAVAILABLE, "DRAINING");
+  EXPECT_EQ(sessad.Wait(absl::Milliseconds(100)), -1) << "it still answers";
+  sessad.Signal(SIGTERM);
+  EXPECT_EQ(sessad.Wait(absl::Seconds(10)), 0) << sessad.log();
+}
+
+TEST(ProcessTest, ACrashLeavesAStack) {
+  SessadProcess sessad({"--state_memory=64M"});
+  ASSERT_TRUE(sessad.listening()) << sessad.log();
+  sessad.Signal(SIGSEGV);
+  EXPECT_EQ(sessad.Wait(absl::Seconds(20)), 128 + SIGSEGV);
+  // The main thread waits for signals there.
+  EXPECT_TRUE(Eventually([&] {
+    return sessad.log().find("sessa::Run()") != std::string::npos ||
+           sessad.log().find("main") > sessad.log().find("SIGSEGV");
+  })) << sessad.log();
+  EXPECT_THAT(sessad.log(), HasSubstr("sessad crashed: SIGSEGV"));
+}
+
 TEST(ProcessTest, ASecondSignalEndsItAtOnce) {
   SessadProcess sessad({"--state_memory=256M", "--drain_timeout=600s"});
   ASSERT_TRUE(sessad.listening()) << sessad.log();

@@ -89,7 +89,6 @@ class ServicesTest : public testing::Test {
 };
 
 // --- Inference
-// ------------------------------------------------------------------------------------------------
 
 TEST_F(ServicesTest, RefusesABadRequestNamingTheField) {
   v1::GenerateRequest request;
@@ -218,8 +217,40 @@ TEST_F(ServicesTest, RefusesBytesThatAreNoMessage) {
                   .status.ok());
 }
 
+TEST_F(ServicesTest, ReflectionNamesTheServices) {
+  grpc::GenericStub stub(client_->channel);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto wait = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  const auto call =
+      stub.PrepareCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  call->StartCall(nullptr);
+  ASSERT_TRUE(wait());
+  grpc::Slice list_services("\x3a\x00", 2);  // field 7, an empty string
+  call->Write(grpc::ByteBuffer(&list_services, 1), nullptr);
+  ASSERT_TRUE(wait());
+  grpc::ByteBuffer answer;
+  call->Read(&answer, nullptr);
+  ASSERT_TRUE(wait());
+  std::vector<grpc::Slice> slices;
+  ASSERT_TRUE(answer.Dump(&slices).ok());
+  std::string bytes;
+  for (const grpc::Slice& slice : slices)
+    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  for (const char* service : {"sessa.v1.Inference", "sessa.v1.Sessions", "sessa.v1.Admin"}) {
+    EXPECT_NE(bytes.find(service), std::string::npos) << service;
+  }
+  context.TryCancel();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  wait();
+}
+
 // --- Sessions
-// -------------------------------------------------------------------------------------------------
 
 TEST_F(ServicesTest, CreatesGetsAndDeletesSessions) {
   v1::Session session;
@@ -306,7 +337,6 @@ TEST_F(ServicesTest, TellsWhichTurnKeepsASessionBusy) {
 }
 
 // --- Admin, health, drain
-// -------------------------------------------------------------------------------------
 
 TEST_F(ServicesTest, TellsItsStatus) {
   CoreStatus core;
@@ -414,7 +444,6 @@ TEST_F(ServicesTest, ABusyPortIsAnErrorThatNamesTheFlag) {
 }
 
 // --- operator HTTP
-// --------------------------------------------------------------------------------------------
 
 TEST_F(ServicesTest, HttpPagesAnswer) {
   EXPECT_NE(Get("/")->body.find("/metrics"), std::string::npos);

@@ -1,0 +1,177 @@
+// The small parts of the server, each by itself.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/time/clock.h"
+#include "google/rpc/status.pb.h"
+#include "nlohmann/json.hpp"
+#include "runtime/base/errors.h"
+#include "server/error_details.h"
+#include "server/log.h"
+#include "server/message_queue.h"
+#include "server/model_loader.h"
+#include "server/process_stats.h"
+#include "server/response_builder.h"
+#include "server/status_source.h"
+#include "server/turn_registry.h"
+#include "sessa/v1/inference.pb.h"
+
+namespace sessa {
+namespace {
+
+using testing::HasSubstr;
+
+std::string Logged(bool json, const std::string& value) {
+  testing::internal::CaptureStderr();
+  StartLogging(json);
+  Log(LogLevel::kWarning, "something", {{"key", value}});
+  return testing::internal::GetCapturedStderr();
+}
+
+TEST(LogTest, WritesText) {
+  EXPECT_THAT(Logged(false, "v"), HasSubstr(" warning something key=v\n"));
+  EXPECT_THAT(Logged(false, "two words"), HasSubstr("key=\"two words\"\n"));
+}
+
+TEST(LogTest, WritesJson) {
+  const auto line = nlohmann::json::parse(Logged(true, "two \"words\""));
+  EXPECT_EQ(line.at("level"), "warning");
+  EXPECT_EQ(line.at("message"), "something");
+  EXPECT_EQ(line.at("key"), "two \"words\"");
+  EXPECT_EQ(line.count("time"), 1);
+}
+
+TEST(LogTest, LetsNoControlCharacterThrough) {
+  std::string hostile;
+  for (int c = 0; c < 256; ++c) hostile += static_cast<char>(c);
+  for (const bool json : {false, true}) {
+    const std::string line = Logged(json, hostile);
+    ASSERT_FALSE(line.empty());
+    EXPECT_EQ(line.find('\n'), line.size() - 1) << "one line";
+    for (const char c : line.substr(0, line.size() - 1))
+      EXPECT_TRUE(c >= 0x20 && c < 0x7f) << static_cast<int>(c);
+  }
+  EXPECT_LT(Logged(false, std::string(100'000, 'x')).size(), 700);
+}
+
+TEST(ErrorDetailsTest, CutsWhatIsTooLongForMetadata) {
+  const grpc::Status status =
+      ToGrpcStatus(MakeError(absl::StatusCode::kInvalidArgument, std::string(100'000, 'x') + "\n",
+                             {.reason = "R",
+                              .field = std::string(100'000, 'f'),
+                              .resource = "session/" + std::string(100'000, 's')}));
+  EXPECT_LE(status.error_message().size(), 1024);
+  EXPECT_LE(status.error_details().size(), 6000);
+}
+
+TEST(ErrorDetailsTest, MessagesArePrintable) {
+  const grpc::Status status = ToGrpcStatus(absl::InternalError("a\x1b[2J\xff\n"));
+  EXPECT_EQ(status.error_message(), "a?[2J??");
+}
+
+StateLayout Layout(StateDtype dtype) {
+  StateLayout layout;
+  layout.shape = {.vocab = 1024, .width = 384, .layers = 6, .heads = 6, .kv_heads = 2};
+  layout.dtype = dtype;
+  return layout;
+}
+
+TEST(DividePagesTest, StaysWithinTheMemory) {
+  for (const StateDtype dtype : {StateDtype::kF32, StateDtype::kCompact}) {
+    const StateLayout layout = Layout(dtype);
+    for (int64_t mebibytes : {0, 1, 3, 30, 100, 256, 1000, 100'000}) {
+      const PageCounts counts = DividePages(mebibytes << 20, layout, 256);
+      const int64_t used = counts.pages * layout.page_bytes() + counts.open_pages * layout.open_page_bytes();
+      EXPECT_LE(used, mebibytes << 20);
+      EXPECT_GE(counts.pages, 0);
+      const int64_t wasted = (mebibytes << 20) - used;
+      EXPECT_TRUE(mebibytes < 3 || wasted < 2 * layout.page_bytes() + 2 * layout.open_page_bytes()) << wasted;
+      EXPECT_EQ(counts.open_pages > 0, dtype == StateDtype::kCompact && mebibytes >= 3);
+      EXPECT_LE(counts.open_pages, counts.pages);
+    }
+  }
+}
+
+TEST(DividePagesTest, ALargeMemoryHasAnOpenPageForEveryFourth) {
+  const PageCounts counts = DividePages(int64_t{8} << 30, Layout(StateDtype::kCompact), 256);
+  EXPECT_NEAR(counts.open_pages, counts.pages / 4, 1);
+}
+
+class CountingTurn : public LiveTurn {
+ public:
+  void CheckReader(absl::Time) override { ++checks; }
+  void CancelByRequest() override { ++cancels; }
+  int checks = 0, cancels = 0;
+};
+
+TEST(TurnRegistryTest, KeepsTurnsApart) {
+  TurnRegistry registry;
+  const Principal alice{"alice"}, bob{"bob"};
+  const auto one = std::make_shared<CountingTurn>(), two = std::make_shared<CountingTurn>();
+  EXPECT_TRUE(registry.Add(alice, "id", one));
+  EXPECT_FALSE(registry.Add(alice, "id", two)) << "in use";
+  EXPECT_TRUE(registry.Add(bob, "id", two)) << "another principal's";
+  registry.SetSession(alice, "id", "session");
+  EXPECT_EQ(registry.FindBySession(alice, "session"), "id");
+  EXPECT_EQ(registry.FindBySession(bob, "session"), "");
+  registry.Cancel(alice, "id");
+  registry.CheckReaders(absl::Now());
+  EXPECT_EQ(one->cancels, 1);
+  EXPECT_EQ(two->cancels, 0);
+  EXPECT_EQ(one->checks + two->checks, 2);
+  registry.Remove(alice, "id");
+  EXPECT_EQ(registry.FindBySession(alice, "session"), "");
+  EXPECT_EQ(registry.size(), 1);
+}
+
+TEST(TurnRegistryTest, ASessionPassesToItsNextTurn) {
+  TurnRegistry registry;
+  const Principal alice{"alice"};
+  registry.Add(alice, "first", std::make_shared<CountingTurn>());
+  registry.SetSession(alice, "first", "session");
+  registry.Add(alice, "second", std::make_shared<CountingTurn>());
+  registry.SetSession(alice, "second", "session");
+  registry.Remove(alice, "first");  // its call closes late
+  EXPECT_EQ(registry.FindBySession(alice, "session"), "second");
+}
+
+TEST(StatusTest, NotServingHasAReason) {
+  CoreStatus status;
+  EXPECT_EQ(StatusSource::NotServingReason(status, absl::Seconds(1)), "not serving");
+  status.serving = true;
+  status.step_age = absl::Hours(1);
+  EXPECT_EQ(StatusSource::NotServingReason(status, absl::Seconds(1)), "") << "nothing to do";
+  status.waiting = 1;
+  EXPECT_THAT(StatusSource::NotServingReason(status, absl::Seconds(1)), HasSubstr("no step for 1h"));
+}
+
+TEST(ResponseBuilderTest, ConvertsTimes) {
+  EXPECT_EQ(ToProto(absl::Milliseconds(-1500)).seconds(), -1);
+  EXPECT_EQ(ToProto(absl::Milliseconds(-1500)).nanos(), -500'000'000);
+  EXPECT_EQ(ToProto(absl::InfiniteDuration()).seconds(), 0);
+  EXPECT_EQ(ToProto(absl::FromUnixMillis(1500)).seconds(), 1);
+  EXPECT_EQ(ToProto(absl::FromUnixMillis(1500)).nanos(), 500'000'000);
+}
+
+TEST(MessageQueueTest, IsAQueue) {
+  MessageQueue<v1::ScoreResponse> queue;
+  queue.Add()->mutable_score()->set_choice(1);
+  queue.Add()->mutable_score()->set_choice(2);
+  EXPECT_GT(queue.bytes(), 0);
+  EXPECT_EQ(queue.Pop()->score().choice(), 1);
+  EXPECT_EQ(queue.messages(), 1);
+  queue.Clear();
+  EXPECT_TRUE(queue.empty());
+}
+
+TEST(ProcessStatsTest, ReadsThisProcess) {
+  const ProcessStats stats = ReadProcessStats();
+  EXPECT_GT(stats.resident_bytes, 1 << 20);
+  EXPECT_GE(stats.open_files, 3);
+  EXPECT_GE(stats.threads, 1);
+  EXPECT_GT(stats.cpu_time, absl::ZeroDuration());
+  EXPECT_LE(ProcessStartTime(), absl::Now());
+}
+
+}  // namespace
+}  // namespace sessa
