@@ -46,7 +46,8 @@ struct Client::Stubs {
 class Client::Call {
  public:
   explicit Call(const CallOptions& options) : canceller_(options.canceller) {
-    if (options.deadline != absl::InfiniteFuture()) context_.set_deadline(absl::ToChronoTime(options.deadline));
+    if (options.deadline != absl::InfiniteFuture())
+      context_.set_deadline(absl::ToChronoTime(options.deadline));
     if (canceller_ != nullptr) canceller_->Enter(&context_);
   }
   ~Call() {
@@ -60,7 +61,8 @@ class Client::Call {
   // A unary call: `method` of `stub`.
   template <typename Response, typename Stub, typename Request>
   absl::StatusOr<Response> Unary(Stub& stub,
-                                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                              Response*),
                                  const Request& request) {
     Response response;
     absl::Status status = FromGrpcStatus((stub.*method)(&context_, request, &response));
@@ -147,7 +149,8 @@ absl::StatusOr<v1::Session> Client::CreateSession(const v1::CreateSessionRequest
   return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::CreateSession, request);
 }
 
-absl::StatusOr<v1::Session> Client::GetSession(const v1::GetSessionRequest& request, const CallOptions& options) {
+absl::StatusOr<v1::Session> Client::GetSession(const v1::GetSessionRequest& request,
+                                               const CallOptions& options) {
   return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::GetSession, request);
 }
 
@@ -165,7 +168,8 @@ absl::Status Client::DeleteSession(const v1::DeleteSessionRequest& request, cons
   return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::DeleteSession, request).status();
 }
 
-absl::StatusOr<v1::Session> Client::ForkSession(const v1::ForkSessionRequest& request, const CallOptions& options) {
+absl::StatusOr<v1::Session> Client::ForkSession(const v1::ForkSessionRequest& request,
+                                                const CallOptions& options) {
   return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::ForkSession, request);
 }
 
@@ -233,8 +237,7 @@ absl::Status Client::Drain(const v1::DrainRequest& request, const CallOptions& o
 absl::StatusOr<bool> Client::CheckHealth(const std::string& service, const CallOptions& options) {
   grpc::health::v1::HealthCheckRequest request;
   request.set_service(service);
-  const auto response =
-      Call(options).Unary(stubs_->health, &grpc::health::v1::Health::Stub::Check, request);
+  const auto response = Call(options).Unary(stubs_->health, &grpc::health::v1::Health::Stub::Check, request);
   if (!response.ok()) return response.status();
   return response->status() == grpc::health::v1::HealthCheckResponse::SERVING;
 }

@@ -59,8 +59,8 @@ class Client {
 
   const std::string& server() const { return options_.server; }
 
-  // The stream's events in order, on the calling thread, `finished` among them. Returns it, or the error that ended
-  // the stream. INTERNAL for a stream that breaks the protocol (OK without `finished`).
+  // The stream's events in order, on the calling thread, `finished` among them. Returns it, or the error that
+  // ended the stream. INTERNAL for a stream that breaks the protocol (OK without `finished`).
   using GenerateHandler = std::function<void(const v1::GenerateResponse&)>;
   absl::StatusOr<v1::Finished> Generate(const v1::GenerateRequest& request, const CallOptions& options,
                                         const GenerateHandler& on_event);
@@ -70,24 +70,31 @@ class Client {
   absl::StatusOr<v1::ScoreFinished> Score(const v1::ScoreRequest& request, const CallOptions& options,
                                           const ScoreHandler& on_event);
   absl::Status CancelTurn(const v1::CancelTurnRequest& request, const CallOptions& options = {});
-  absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request,
+                                                const CallOptions& options = {});
   absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request,
                                                     const CallOptions& options = {});
   absl::StatusOr<v1::Model> GetModel(const CallOptions& options = {});
 
-  absl::StatusOr<v1::Session> CreateSession(const v1::CreateSessionRequest& request, const CallOptions& options = {});
-  absl::StatusOr<v1::Session> GetSession(const v1::GetSessionRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::Session> CreateSession(const v1::CreateSessionRequest& request,
+                                            const CallOptions& options = {});
+  absl::StatusOr<v1::Session> GetSession(const v1::GetSessionRequest& request,
+                                         const CallOptions& options = {});
   absl::StatusOr<v1::ListSessionsResponse> ListSessions(const v1::ListSessionsRequest& request,
                                                         const CallOptions& options = {});
-  absl::StatusOr<v1::Session> UpdateSession(const v1::UpdateSessionRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::Session> UpdateSession(const v1::UpdateSessionRequest& request,
+                                            const CallOptions& options = {});
   absl::Status DeleteSession(const v1::DeleteSessionRequest& request, const CallOptions& options = {});
-  absl::StatusOr<v1::Session> ForkSession(const v1::ForkSessionRequest& request, const CallOptions& options = {});
-  absl::StatusOr<v1::Session> RewindSession(const v1::RewindSessionRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::Session> ForkSession(const v1::ForkSessionRequest& request,
+                                          const CallOptions& options = {});
+  absl::StatusOr<v1::Session> RewindSession(const v1::RewindSessionRequest& request,
+                                            const CallOptions& options = {});
   // Chunks in order. A handler's error ends the export and is returned.
   using ChunkHandler = std::function<absl::Status(const v1::SessionChunk&)>;
   absl::Status ExportSession(const v1::ExportSessionRequest& request, const CallOptions& options,
                              const ChunkHandler& on_chunk);
-  // `next` fills a request and returns true, or false at the end; its error cancels the import and is returned.
+  // `next` fills a request and returns true, or false at the end; its error cancels the import and is
+  // returned.
   using ImportSource = std::function<absl::StatusOr<bool>(v1::ImportSessionRequest*)>;
   absl::StatusOr<v1::Session> ImportSession(const CallOptions& options, const ImportSource& next);
 

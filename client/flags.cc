@@ -13,9 +13,11 @@
 #include "client/text.h"
 
 ABSL_FLAG(std::string, server, "127.0.0.1:50051", "HOST:PORT of the daemon's gRPC listener");
-ABSL_FLAG(bool, json, false, "print JSON: one document, or one line an event for streams; errors as {\"error\":...}");
+ABSL_FLAG(bool, json, false,
+          "print JSON: one document, or one line an event for streams; errors as {\"error\":...}");
 ABSL_FLAG(std::optional<absl::Duration>, timeout, std::nullopt,
-          "deadline of the call, as in 30s or 2m; a turn that runs by then ends with DEADLINE; unset: none for turns, "
+          "deadline of the call, as in 30s or 2m; a turn that runs by then ends with DEADLINE; unset: none "
+          "for turns, "
           "scores, transfers, drain and top, 30s for the rest");
 ABSL_FLAG(std::string, session, "", "id of the session to continue; empty: a new one");
 ABSL_FLAG(bool, keep, false, "keep a new session after the turn; its id is printed at the end");
@@ -41,17 +43,22 @@ ABSL_FLAG(std::optional<float>, min_p, std::nullopt,
 ABSL_FLAG(std::optional<float>, repetition_penalty, std::nullopt,
           "divides the logits of tokens that occur in the session; 1 or unset: off");
 ABSL_FLAG(float, presence_penalty, 0, "subtracted once from the logit of a token that occurs in the session");
-ABSL_FLAG(float, frequency_penalty, 0, "subtracted from a token's logit for each time it occurs in the session");
-ABSL_FLAG(std::optional<uint64_t>, seed, std::nullopt, "of the random draws; unset: the server chooses and tells");
-ABSL_FLAG(std::string, stop, "", "stop strings, separated by commas; \\n \\t \\\\ \\, \\xHH stand for characters");
+ABSL_FLAG(float, frequency_penalty, 0,
+          "subtracted from a token's logit for each time it occurs in the session");
+ABSL_FLAG(std::optional<uint64_t>, seed, std::nullopt,
+          "of the random draws; unset: the server chooses and tells");
+ABSL_FLAG(std::string, stop, "",
+          "stop strings, separated by commas; \\n \\t \\\\ \\, \\xHH stand for characters");
 ABSL_FLAG(std::string, stop_token_ids, "", "token ids that end the turn, as in 13,2");
 ABSL_FLAG(bool, ignore_eos, false, "the model's end-of-text token does not end the turn");
 ABSL_FLAG(std::string, logit_bias, "", "added to tokens' logits, as in 7:-1.5,20:3");
 ABSL_FLAG(std::string, allowed_token_ids, "", "only these token ids may be drawn; empty: all");
-ABSL_FLAG(std::optional<int32_t>, logprobs, std::nullopt,
-          "log-probabilities of the sampled tokens: 0 their own, N also the N most likely (shown with --json)");
-ABSL_FLAG(std::optional<int32_t>, prompt_logprobs, std::nullopt,
-          "log-probabilities of the prompt's tokens: 0 their own, N also the N most likely (shown with --json)");
+ABSL_FLAG(
+    std::optional<int32_t>, logprobs, std::nullopt,
+    "log-probabilities of the sampled tokens: 0 their own, N also the N most likely (shown with --json)");
+ABSL_FLAG(
+    std::optional<int32_t>, prompt_logprobs, std::nullopt,
+    "log-probabilities of the prompt's tokens: 0 their own, N also the N most likely (shown with --json)");
 ABSL_FLAG(int32_t, n, 1, "samples of the prompt; more than 1 only for a new session that is not kept");
 ABSL_FLAG(bool, include_stop, false, "print the stop string too");
 ABSL_FLAG(bool, skip_special_tokens, true, "special tokens give no text; false shows their names");
@@ -64,7 +71,8 @@ constexpr absl::Duration kQuickCallTimeout = absl::Seconds(30);
 template <typename Ids>
 absl::Status AddIds(const char* flag, const std::string& text, Ids* ids) {
   const auto parsed = ParseIds(text);
-  if (!parsed.ok()) return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", parsed.status().message()));
+  if (!parsed.ok())
+    return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", parsed.status().message()));
   ids->Add(parsed->begin(), parsed->end());
   return absl::OkStatus();
 }
@@ -110,7 +118,8 @@ absl::StatusOr<v1::SamplingParams> SamplingFromFlags() {
   params.mutable_logit_bias()->insert(bias->begin(), bias->end());
   absl::Status ids =
       AddIds("stop_token_ids", absl::GetFlag(FLAGS_stop_token_ids), params.mutable_stop_token_ids());
-  ids.Update(AddIds("allowed_token_ids", absl::GetFlag(FLAGS_allowed_token_ids), params.mutable_allowed_token_ids()));
+  ids.Update(AddIds("allowed_token_ids", absl::GetFlag(FLAGS_allowed_token_ids),
+                    params.mutable_allowed_token_ids()));
   if (!ids.ok()) return ids;
   return params;
 }

@@ -17,12 +17,12 @@ namespace sessa {
 // From the sampling flags; fields whose flags were not given stay unset. INVALID_ARGUMENT names the flag.
 absl::StatusOr<v1::SamplingParams> SamplingFromFlags();
 
-// --session, --keep, --request_id (made up when empty), --priority, --expected_position, --on_disconnect and the
-// sampling flags. The prompt is the caller's.
+// --session, --keep, --request_id (made up when empty), --priority, --expected_position, --on_disconnect and
+// the sampling flags. The prompt is the caller's.
 absl::StatusOr<v1::GenerateRequest> GenerateRequestFromFlags();
 
-// The prompt of the command line: --token_ids, --prompt_file ("-": standard input), or `argument`. An empty argument
-// with neither flag gives standard input where that is not a terminal, and no prompt otherwise.
+// The prompt of the command line: --token_ids, --prompt_file ("-": standard input), or `argument`. An empty
+// argument with neither flag gives standard input where that is not a terminal, and no prompt otherwise.
 struct Prompt {
   bool is_ids = false;
   v1::TokenIds ids;
@@ -30,8 +30,8 @@ struct Prompt {
 };
 absl::StatusOr<Prompt> PromptFromFlags(const std::string& argument);
 
-// Options with the deadline of --timeout, counted from now. Without the flag: 30 s for calls that the server answers
-// at once, none for those that last as long as their work.
+// Options with the deadline of --timeout, counted from now. Without the flag: 30 s for calls that the server
+// answers at once, none for those that last as long as their work.
 CallOptions QuickCall();
 CallOptions LongCall(CallCanceller* canceller);  // may be null
 

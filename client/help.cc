@@ -64,7 +64,8 @@ std::string ProgramHelp(const std::vector<Command>& commands) {
       "sessactl talks to sessad, the daemon that serves Sessa models.\n\n"
       "Usage: sessactl COMMAND [ARGUMENT]... [--FLAG=VALUE]...\n"
       "       sessactl COMMAND --help\n\nCommands\n";
-  for (const Command& command : commands) absl::StrAppendFormat(&help, "  %-17s %s\n", command.name, command.summary);
+  for (const Command& command : commands)
+    absl::StrAppendFormat(&help, "  %-17s %s\n", command.name, command.summary);
   absl::StrAppend(&help, "\nFlags of every command\n");
   for (const char* name : CommonFlagNames()) absl::StrAppend(&help, FlagHelp(name));
   absl::StrAppend(&help, "  --version               print the version of this program\n\n", kExitCodes);
@@ -72,9 +73,9 @@ std::string ProgramHelp(const std::vector<Command>& commands) {
 }
 
 std::string CommandHelp(const Command& command) {
-  std::string help = absl::StrCat("sessactl ", command.name, ": ", command.summary, "\n\nUsage: sessactl ",
-                                  command.name, *command.arguments == '\0' ? "" : " ", command.arguments,
-                                  " [--FLAG=VALUE]...\n");
+  std::string help =
+      absl::StrCat("sessactl ", command.name, ": ", command.summary, "\n\nUsage: sessactl ", command.name,
+                   *command.arguments == '\0' ? "" : " ", command.arguments, " [--FLAG=VALUE]...\n");
   if (*command.description != '\0') absl::StrAppend(&help, "\n", command.description, "\n");
   absl::StrAppend(&help, "\nExamples\n", Indented(command.examples), "\nFlags\n");
   for (const char* name : command.flags) absl::StrAppend(&help, FlagHelp(name));

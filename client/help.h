@@ -14,8 +14,8 @@ std::string CommandHelp(const Command& command);
 // Flags that every command takes.
 std::vector<const char*> CommonFlagNames();
 
-// A flag that is on the command line but neither common nor the command's; empty: none. `arguments` without the
-// program's name.
+// A flag that is on the command line but neither common nor the command's; empty: none. `arguments` without
+// the program's name.
 std::string UnknownFlag(const Command& command, const std::vector<std::string>& arguments);
 
 }  // namespace sessa

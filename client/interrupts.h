@@ -9,8 +9,8 @@
 
 namespace sessa {
 
-// Takes SIGINT and SIGTERM for the whole process: made in main before any other thread. Without a handler they end
-// the program with kExitCancelled. Thread-safe.
+// Takes SIGINT and SIGTERM for the whole process: made in main before any other thread. Without a handler
+// they end the program with kExitCancelled. Thread-safe.
 class Interrupts {
  public:
   Interrupts();

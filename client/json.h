@@ -1,5 +1,5 @@
-// Messages as JSON: the canonical proto3 mapping with the .proto's field names, fields at their default included,
-// so that a script finds every number. 64-bit numbers are strings there.
+// Messages as JSON: the canonical proto3 mapping with the .proto's field names, fields at their default
+// included, so that a script finds every number. 64-bit numbers are strings there.
 #pragma once
 
 #include <string>

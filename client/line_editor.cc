@@ -180,7 +180,8 @@ LineReader::Result LineReader::Read(absl::string_view prompt, std::string* line)
   Draw(prompt);
   while (true) {
     char byte = 0;
-    const LineBuffer::Event event = read(STDIN_FILENO, &byte, 1) == 1 ? buffer_.Feed(byte) : LineBuffer::Event::kEnd;
+    const LineBuffer::Event event =
+        read(STDIN_FILENO, &byte, 1) == 1 ? buffer_.Feed(byte) : LineBuffer::Event::kEnd;
     if (event == LineBuffer::Event::kChanged) Draw(prompt);
     if (event == LineBuffer::Event::kNone || event == LineBuffer::Event::kChanged) continue;
     std::cout << "\r\n" << std::flush;

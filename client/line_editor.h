@@ -8,15 +8,16 @@
 
 namespace sessa {
 
-// The line and its cursor; knows keys but no terminal. Keys: characters, Backspace, Delete, Left, Right, Home, End,
-// Up, Down, Ctrl-A/E (ends), Ctrl-U/K (erase to the start, to the end), Ctrl-W (erase a word), Ctrl-C, Ctrl-D.
+// The line and its cursor; knows keys but no terminal. Keys: characters, Backspace, Delete, Left, Right,
+// Home, End, Up, Down, Ctrl-A/E (ends), Ctrl-U/K (erase to the start, to the end), Ctrl-W (erase a word),
+// Ctrl-C, Ctrl-D.
 class LineBuffer {
  public:
   enum class Event { kNone, kChanged, kLine, kCancelled, kEnd };
 
   // Takes one byte of input. kLine: text() is complete. kCancelled: Ctrl-C; kEnd: Ctrl-D on an empty line.
   Event Feed(char byte);
-  void Clear();  // begins a new line
+  void Clear();                              // begins a new line
   void AddHistory(const std::string& line);  // empty lines and repetitions are not kept
 
   const std::string& text() const { return text_; }  // valid UTF-8 if the input was
@@ -38,8 +39,8 @@ class LineBuffer {
   std::string draft_;    // that line, while an older one is shown
 };
 
-// Reads lines from standard input: through LineBuffer on a terminal (raw mode while reading), plainly otherwise.
-// One thread.
+// Reads lines from standard input: through LineBuffer on a terminal (raw mode while reading), plainly
+// otherwise. One thread.
 class LineReader {
  public:
   enum class Result { kLine, kCancelled, kEnd };

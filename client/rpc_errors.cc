@@ -57,7 +57,8 @@ std::string Advice(const absl::Status& status, const ErrorDetail& detail, absl::
       return "Give the call more time with --timeout.";
     case absl::StatusCode::kUnimplemented:
       if (!status.message().empty()) return "";
-      return absl::StrCat("The server at ", server, " does not know this call or could not read the message.");
+      return absl::StrCat("The server at ", server,
+                          " does not know this call or could not read the message.");
     default:
       return "";
   }

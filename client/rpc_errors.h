@@ -16,12 +16,12 @@ namespace sessa {
 // retry_after. Details that cannot be read are left out; the code and message always come through.
 absl::Status FromGrpcStatus(const grpc::Status& status);
 
-// One to three lines for a terminal, without control characters and without a newline at the end: what went wrong
-// and what to do next. `server` is HOST:PORT as the user gave it.
+// One to three lines for a terminal, without control characters and without a newline at the end: what went
+// wrong and what to do next. `server` is HOST:PORT as the user gave it.
 std::string DescribeError(const absl::Status& status, absl::string_view server);
 
-// {"code":"ABORTED","message":...,"reason":...,"field":...,"resource":...,"retry_after_seconds":...}; empty ones are
-// left out.
+// {"code":"ABORTED","message":...,"reason":...,"field":...,"resource":...,"retry_after_seconds":...}; empty
+// ones are left out.
 std::string ErrorToJson(const absl::Status& status);
 
 // What a program exits with. Listed in `sessactl --help`.

@@ -28,7 +28,8 @@ std::vector<Command> AllCommands() {
 }
 
 // The command that the words begin with, and how many words name it.
-const Command* Find(const std::vector<Command>& commands, const std::vector<std::string>& words, size_t* used) {
+const Command* Find(const std::vector<Command>& commands, const std::vector<std::string>& words,
+                    size_t* used) {
   for (size_t count : {2, 1}) {
     if (words.size() < count) continue;
     const std::string name = absl::StrJoin(words.begin(), words.begin() + count, " ");
@@ -102,7 +103,8 @@ int Main(int argc, char** argv) {
     return Usage(NoCommand(commands, words[0]));
   }
 
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);  // exits with 1 on a flag that it cannot parse
+  const std::vector<char*> rest =
+      absl::ParseCommandLine(argc, argv);  // exits with 1 on a flag that it cannot parse
   std::vector<std::string> args(rest.begin() + 1, rest.end());
   if (Find(commands, args, &used) != command) {
     return Usage(absl::StrCat("write the command first: sessactl ", command->name, " ..."));
@@ -119,7 +121,8 @@ int Main(int argc, char** argv) {
   signal(SIGPIPE, SIG_DFL);
   Interrupts interrupts;
   Client client({.server = absl::GetFlag(FLAGS_server)});
-  return command->run({.client = &client, .interrupts = &interrupts, .args = args, .json = absl::GetFlag(FLAGS_json)});
+  return command->run(
+      {.client = &client, .interrupts = &interrupts, .args = args, .json = absl::GetFlag(FLAGS_json)});
 }
 
 }  // namespace

@@ -74,7 +74,8 @@ absl::StatusOr<std::vector<std::string>> ParseEscapedList(absl::string_view text
     if (hex.size() == 2 && absl::ascii_isxdigit(hex[0]) && absl::ascii_isxdigit(hex[1])) {
       absl::StrAppend(&items.back(), absl::HexStringToBytes(hex));
       i += 2;
-    } else if (const size_t known = absl::string_view("ntr\\,").find(kind); known != absl::string_view::npos) {
+    } else if (const size_t known = absl::string_view("ntr\\,").find(kind);
+               known != absl::string_view::npos) {
       items.back().push_back("\n\t\r\\,"[known]);
     } else {
       return absl::InvalidArgumentError("after a backslash comes n, t, r, a backslash, a comma or xHH");
@@ -96,7 +97,8 @@ absl::StatusOr<std::vector<int32_t>> ParseIds(absl::string_view text) {
 absl::StatusOr<std::map<int32_t, float>> ParseBias(absl::string_view text) {
   std::map<int32_t, float> bias;
   for (absl::string_view item : absl::StrSplit(text, ',', absl::SkipEmpty())) {
-    const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(item, absl::MaxSplits(':', 1));
+    const std::pair<absl::string_view, absl::string_view> parts =
+        absl::StrSplit(item, absl::MaxSplits(':', 1));
     int32_t id = 0;
     float value = 0;
     if (!absl::SimpleAtoi(parts.first, &id) || !absl::SimpleAtof(parts.second, &value)) {

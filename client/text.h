@@ -12,8 +12,8 @@
 
 namespace sessa {
 
-// UTF-8 text with everything that could steer a terminal (C0 other than newline and tab, DEL, C1, bidirectional
-// overrides) replaced by U+FFFD, as are bytes that are not UTF-8.
+// UTF-8 text with everything that could steer a terminal (C0 other than newline and tab, DEL, C1,
+// bidirectional overrides) replaced by U+FFFD, as are bytes that are not UTF-8.
 std::string TerminalText(absl::string_view text);
 
 // Splits at commas and resolves \n \t \r \\ \, \xHH, so that "\\n,User:" gives a newline and "User:".
@@ -26,8 +26,8 @@ absl::StatusOr<std::vector<int32_t>> ParseIds(absl::string_view text);
 // "7:-1.5,20:3".
 absl::StatusOr<std::map<int32_t, float>> ParseBias(absl::string_view text);
 
-std::string FormatBytes(int64_t bytes);            // "1.5 MiB"
-std::string FormatCount(double count);             // "12", "1.20k", "3.40M"
+std::string FormatBytes(int64_t bytes);              // "1.5 MiB"
+std::string FormatCount(double count);               // "12", "1.20k", "3.40M"
 std::string FormatSeconds(absl::Duration duration);  // "0 s", "12 us", "3.4 ms", "1.25 s", "2m 5s", "3h 4m"
 
 // 32 hexadecimal digits at random: a request_id.

@@ -21,7 +21,8 @@ absl::StatusOr<Distribution> Distribution::Parse(absl::string_view text) {
   std::vector<double> numbers;
   for (size_t i = 1; i < parts.size(); ++i) {
     if (!absl::SimpleAtod(parts[i], &number) || !std::isfinite(number) || number < 0) {
-      return absl::InvalidArgumentError(absl::StrCat("'", parts[i], "' in '", text, "' is not a number of at least 0"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", parts[i], "' in '", text, "' is not a number of at least 0"));
     }
     numbers.push_back(number);
   }
@@ -36,7 +37,8 @@ absl::StatusOr<Distribution> Distribution::Parse(absl::string_view text) {
     d.max_ = numbers.size() == 3 ? numbers[2] : 0;
   } else {
     return absl::InvalidArgumentError(absl::StrCat(
-        "'", text, "' is none of N, fixed:N, uniform:LOW:HIGH, exponential:MEAN, lognormal:MEDIAN:SIGMA[:MAX]"));
+        "'", text,
+        "' is none of N, fixed:N, uniform:LOW:HIGH, exponential:MEAN, lognormal:MEDIAN:SIGMA[:MAX]"));
   }
   d.a_ = numbers[0];
   d.b_ = numbers.size() > 1 ? numbers[1] : 0;

@@ -15,8 +15,8 @@ class Distribution {
  public:
   Distribution() = default;  // always 0
 
-  // "128" or "fixed:128"; "uniform:16:256"; "exponential:MEAN"; "lognormal:MEDIAN:SIGMA[:MAX]", SIGMA being the
-  // deviation of the logarithm. INVALID_ARGUMENT says what is wrong.
+  // "128" or "fixed:128"; "uniform:16:256"; "exponential:MEAN"; "lognormal:MEDIAN:SIGMA[:MAX]", SIGMA being
+  // the deviation of the logarithm. INVALID_ARGUMENT says what is wrong.
   static absl::StatusOr<Distribution> Parse(absl::string_view text);
 
   double Sample(Random* random) const;

@@ -40,7 +40,8 @@ void Histogram::Merge(const Histogram& other) {
 
 double Histogram::Percentile(double share) const {
   if (count_ == 0) return 0;
-  const uint64_t rank = std::max<uint64_t>(1, static_cast<uint64_t>(std::ceil(share * static_cast<double>(count_))));
+  const uint64_t rank =
+      std::max<uint64_t>(1, static_cast<uint64_t>(std::ceil(share * static_cast<double>(count_))));
   if (rank >= count_) return max_;
   uint64_t seen = 0;
   for (int i = 0; i < kBuckets; ++i) {

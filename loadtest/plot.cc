@@ -57,21 +57,23 @@ class Scale {
 std::string Axes(const Scale& x, const Scale& y) {
   std::string svg;
   for (double tick : Ticks(x.axis().low, x.axis().high, x.axis().logarithmic)) {
-    absl::StrAppendFormat(&svg, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", x(tick), x(tick),
-                          kTop, kHeight - kBottom);
+    absl::StrAppendFormat(&svg, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>",
+                          x(tick), x(tick), kTop, kHeight - kBottom);
     absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n", x(tick),
                           kHeight - kBottom + 16, TickLabel(tick, x.axis().kind));
   }
   for (double tick : Ticks(y.axis().low, y.axis().high, y.axis().logarithmic)) {
-    absl::StrAppendFormat(&svg, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", kLeft,
-                          kWidth - kRight, y(tick), y(tick));
-    absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", kLeft - 6, y(tick) + 4,
-                          TickLabel(tick, y.axis().kind));
+    absl::StrAppendFormat(&svg, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>",
+                          kLeft, kWidth - kRight, y(tick), y(tick));
+    absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", kLeft - 6,
+                          y(tick) + 4, TickLabel(tick, y.axis().kind));
   }
-  absl::StrAppendFormat(&svg, "<text class=\"label\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n",
+  absl::StrAppendFormat(&svg,
+                        "<text class=\"label\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n",
                         (kLeft + kWidth - kRight) / 2, kHeight - 8, HtmlText(x.axis().label));
   absl::StrAppendFormat(
-      &svg, "<text class=\"label\" transform=\"translate(13 %.1f) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
+      &svg,
+      "<text class=\"label\" transform=\"translate(13 %.1f) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
       (kTop + kHeight - kBottom) / 2, HtmlText(y.axis().label));
   return svg;
 }
@@ -145,13 +147,15 @@ std::string PlotHtml(const Plot& plot) {
   const Scale y(plot.y, plot.series, false, kHeight - kBottom, kTop);
   std::string html = absl::StrCat("<figure><figcaption>", HtmlText(plot.title));
   for (size_t i = 0; plot.series.size() > 1 && i < plot.series.size(); ++i) {
-    absl::StrAppend(&html, "<span class=\"key\"><i class=\"s", i, "\"></i>", HtmlText(plot.series[i].name), "</span>");
+    absl::StrAppend(&html, "<span class=\"key\"><i class=\"s", i, "\"></i>", HtmlText(plot.series[i].name),
+                    "</span>");
   }
-  absl::StrAppendFormat(&html, "</figcaption>\n<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"%s\">\n", kWidth,
-                        kHeight, HtmlText(plot.title));
+  absl::StrAppendFormat(&html, "</figcaption>\n<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"%s\">\n",
+                        kWidth, kHeight, HtmlText(plot.title));
   if (plot.shaded_to > 0) {
-    absl::StrAppendFormat(&html, "<rect class=\"shade\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", kLeft,
-                          kTop, x(plot.shaded_to) - kLeft, kHeight - kBottom - kTop);
+    absl::StrAppendFormat(&html,
+                          "<rect class=\"shade\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n",
+                          kLeft, kTop, x(plot.shaded_to) - kLeft, kHeight - kBottom - kTop);
   }
   absl::StrAppend(&html, Axes(x, y));
   for (size_t i = 0; i < plot.series.size(); ++i) absl::StrAppend(&html, SeriesSvg(plot.series[i], i, x, y));

@@ -1,4 +1,5 @@
-// Plots as inline SVG. Colours are CSS variables of the page (--grid, --s0 ... --s3), so that they follow its theme.
+// Plots as inline SVG. Colours are CSS variables of the page (--grid, --s0 ... --s3), so that they follow its
+// theme.
 #pragma once
 
 #include <string>
@@ -32,8 +33,8 @@ struct Plot {
 // <figure> with a caption, a legend where there are several series, and the SVG.
 std::string PlotHtml(const Plot& plot);
 
-// Ticks of a range, ascending, 2 to about 8 of them: multiples of 1, 2 or 5 times a power of ten; for a logarithmic
-// range powers of ten, with 2 and 5 between them where that leaves room.
+// Ticks of a range, ascending, 2 to about 8 of them: multiples of 1, 2 or 5 times a power of ten; for a
+// logarithmic range powers of ten, with 2 and 5 between them where that leaves room.
 std::vector<double> Ticks(double low, double high, bool logarithmic);
 
 std::string TickLabel(double value, PlotAxis::Kind kind);

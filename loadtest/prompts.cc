@@ -19,7 +19,8 @@ std::vector<std::string> MakeSentences() {
       sentences.push_back(absl::StrCat(name, " picked up the ", thing, "."));
     }
   }
-  for (const char* filler : {"It was a quiet evening.", "The air smelled of rain.", "A dog sat on the wall."}) {
+  for (const char* filler :
+       {"It was a quiet evening.", "The air smelled of rain.", "A dog sat on the wall."}) {
     sentences.push_back(filler);
   }
   return sentences;

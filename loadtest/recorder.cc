@@ -5,7 +5,7 @@
 namespace sessa {
 namespace {
 
-constexpr size_t kMaxPoints = 1500;   // of a worker
+constexpr size_t kMaxPoints = 1500;  // of a worker
 constexpr int64_t kMaxSteps = 100000;
 
 }  // namespace

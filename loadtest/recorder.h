@@ -12,8 +12,8 @@
 
 namespace sessa {
 
-// One thread. Times are since the start of the run; only what falls after the warm-up enters the figures, but the
-// series over time holds everything.
+// One thread. Times are since the start of the run; only what falls after the warm-up enters the figures, but
+// the series over time holds everything.
 class Recorder {
  public:
   // `bucket`: width of the series' steps. `seed`: of the choice of points to keep.
@@ -30,10 +30,11 @@ class Recorder {
     double seconds = 0;  // to its first token
   };
 
-  void OnStart(absl::Duration at, absl::Duration late);  // `late`: after its scheduled time
+  void OnStart(absl::Duration at, absl::Duration late);     // `late`: after its scheduled time
   void OnPromptDone(absl::Duration at, int prompt_tokens);  // the first token came, or the end without one
   void OnFirstToken(absl::Duration start, absl::Duration at);
-  void OnTokens(absl::Duration start, absl::Duration at, absl::Duration gap, int count);  // gap 0: the first ones
+  void OnTokens(absl::Duration start, absl::Duration at, absl::Duration gap,
+                int count);  // gap 0: the first ones
   // `outcome`: "OK", or code and reason. `failed`: it is an error. `finish_reason` may be empty.
   void OnEnd(absl::Duration start, absl::Duration at, const std::string& outcome, bool failed,
              const std::string& finish_reason);

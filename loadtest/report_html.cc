@@ -41,21 +41,23 @@ td, th { padding: 4px 12px; text-align: right; font-weight: 400; } th { color: v
 td:first-child, th:first-child { text-align: left; } .scroll { overflow-x: auto; }
 )";
 
-std::string Ms(double seconds) { return absl::StrFormat(seconds < 0.1 ? "%.2f ms" : "%.0f ms", seconds * 1e3); }
+std::string Ms(double seconds) { return absl::StrFormat("%.*f ms", seconds < 0.1 ? 2 : 0, seconds * 1e3); }
 
 std::string Card(const std::string& value, const std::string& name) {
-  return absl::StrCat("<div class=\"card\"><b>", HtmlText(value), "</b><span>", HtmlText(name), "</span></div>\n");
+  return absl::StrCat("<div class=\"card\"><b>", HtmlText(value), "</b><span>", HtmlText(name),
+                      "</span></div>\n");
 }
 
 std::string Cards(const Result& r) {
-  return absl::StrCat(
-      "<div class=\"cards\">\n", Card(FormatCount(r.PerSecond(r.generated_tokens)), "generated tokens/s"),
-      Card(FormatCount(r.PerSecond(r.prompt_tokens)), "prompt tokens/s"),
-      Card(absl::StrFormat("%.1f", r.PerSecond(r.turns)), "turns/s"),
-      Card(Ms(r.first_token.Percentile(0.5)), "to the first token, median"),
-      Card(Ms(r.first_token.Percentile(0.99)), "to the first token, p99"),
-      Card(Ms(r.gap.Percentile(0.5)), "between tokens, median"), Card(Ms(r.gap.Percentile(0.99)), "between tokens, p99"),
-      Card(absl::StrCat(r.failed_turns, " of ", r.turns), "turns failed"), "</div>\n");
+  return absl::StrCat("<div class=\"cards\">\n",
+                      Card(FormatCount(r.PerSecond(r.generated_tokens)), "generated tokens/s"),
+                      Card(FormatCount(r.PerSecond(r.prompt_tokens)), "prompt tokens/s"),
+                      Card(absl::StrFormat("%.1f", r.PerSecond(r.turns)), "turns/s"),
+                      Card(Ms(r.first_token.Percentile(0.5)), "to the first token, median"),
+                      Card(Ms(r.first_token.Percentile(0.99)), "to the first token, p99"),
+                      Card(Ms(r.gap.Percentile(0.5)), "between tokens, median"),
+                      Card(Ms(r.gap.Percentile(0.99)), "between tokens, p99"),
+                      Card(absl::StrCat(r.failed_turns, " of ", r.turns), "turns failed"), "</div>\n");
 }
 
 using Points = std::vector<std::pair<double, double>>;
@@ -107,17 +109,20 @@ std::string ThroughputPlots(const Result& r) {
 }
 
 std::string LatencyPlots(const Result& r) {
-  std::string html = PlotHtml({.title = "Latencies",
-                               .x = {.label = "latency (logarithmic)", .kind = PlotAxis::Kind::kSeconds, .logarithmic = true},
-                               .y = {.label = "share of them up to that", .kind = PlotAxis::Kind::kShare, .low = 0, .high = 1},
-                               .series = {{"first token", r.first_token.Cumulative()},
-                                          {"between tokens", r.gap.Cumulative()},
-                                          {"whole turn", r.whole.Cumulative()}}});
+  std::string html = PlotHtml(
+      {.title = "Latencies",
+       .x = {.label = "latency (logarithmic)", .kind = PlotAxis::Kind::kSeconds, .logarithmic = true},
+       .y = {.label = "share of them up to that", .kind = PlotAxis::Kind::kShare, .low = 0, .high = 1},
+       .series = {{"first token", r.first_token.Cumulative()},
+                  {"between tokens", r.gap.Cumulative()},
+                  {"whole turn", r.whole.Cumulative()}}});
   Points dots;
   for (const Recorder::Point& point : r.points) dots.emplace_back(point.at, point.seconds);
   return html + PlotHtml({.title = "Time to the first token, by when the turn began",
                           .x = TimeAxis(r),
-                          .y = {.label = "first token (logarithmic)", .kind = PlotAxis::Kind::kSeconds, .logarithmic = true},
+                          .y = {.label = "first token (logarithmic)",
+                                .kind = PlotAxis::Kind::kSeconds,
+                                .logarithmic = true},
                           .series = {{"turns", dots, true}},
                           .shaded_to = r.warm_up_seconds});
 }
@@ -125,30 +130,41 @@ std::string LatencyPlots(const Result& r) {
 std::string LoadPlots(const Result& r) {
   std::vector<PlotSeries> turns = {{"in flight", InFlight(r)}};
   if (!r.server_points.empty()) {
-    turns.push_back({"running on the server", FromServer(r, [](const auto& s) { return s.queue().running(); })});
+    turns.push_back(
+        {"running on the server", FromServer(r, [](const auto& s) { return s.queue().running(); })});
     turns.push_back({"waiting there", FromServer(r, [](const auto& s) { return s.queue().waiting(); })});
   }
-  std::string html = PlotHtml(
-      {.title = "Turns", .x = TimeAxis(r), .y = {.label = "turns"}, .series = turns, .shaded_to = r.warm_up_seconds});
+  std::string html = PlotHtml({.title = "Turns",
+                               .x = TimeAxis(r),
+                               .y = {.label = "turns"},
+                               .series = turns,
+                               .shaded_to = r.warm_up_seconds});
   if (!r.server_points.empty()) {
     absl::StrAppend(
         &html,
         PlotHtml({.title = "Server",
                   .x = TimeAxis(r),
                   .y = {.label = "share", .kind = PlotAxis::Kind::kShare, .low = 0, .high = 1},
-                  .series = {{"backend busy", FromServer(r, [](const auto& s) { return s.rates().device_share(); })},
-                             {"state memory used", FromServer(r, [](const auto& s) {
-                                const auto& state = s.state();
-                                return state.pages_total() == 0
-                                           ? 0.0
-                                           : 1 - static_cast<double>(state.pages_free()) / state.pages_total();
-                              })}},
+                  .series = {{"backend busy",
+                              FromServer(r, [](const auto& s) { return s.rates().device_share(); })},
+                             {"state memory used", FromServer(r,
+                                                              [](const auto& s) {
+                                                                const auto& state = s.state();
+                                                                return state.pages_total() == 0
+                                                                           ? 0.0
+                                                                           : 1 - static_cast<double>(
+                                                                                     state.pages_free()) /
+                                                                                     state.pages_total();
+                                                              })}},
                   .shaded_to = r.warm_up_seconds}));
   }
   if (r.failed_turns > 0) {
     const auto failed = PerSecond(r, [](const Recorder::Step& s) { return s.failed; });
-    absl::StrAppend(&html, PlotHtml({.title = "Failed turns", .x = TimeAxis(r), .y = {.label = "turns/s"},
-                                     .series = {{"failed", failed}}, .shaded_to = r.warm_up_seconds}));
+    absl::StrAppend(&html, PlotHtml({.title = "Failed turns",
+                                     .x = TimeAxis(r),
+                                     .y = {.label = "turns/s"},
+                                     .series = {{"failed", failed}},
+                                     .shaded_to = r.warm_up_seconds}));
   }
   return html;
 }
@@ -158,12 +174,14 @@ std::string LatencyRow(const char* name, const Histogram& h) {
   for (double share : {0.5, 0.9, 0.95, 0.99, 0.999}) {
     absl::StrAppendFormat(&row, "<td>%.3f</td>", 1e3 * h.Percentile(share));
   }
-  return row + absl::StrFormat("<td>%.3f</td><td>%.3f</td><td>%d</td></tr>\n", 1e3 * h.max(), 1e3 * h.mean(), h.count());
+  return row + absl::StrFormat("<td>%.3f</td><td>%.3f</td><td>%d</td></tr>\n", 1e3 * h.max(), 1e3 * h.mean(),
+                               h.count());
 }
 
 std::string LatencyTable(const Result& r) {
   return absl::StrCat(
-      "<h2>Latency, milliseconds</h2><div class=\"scroll\"><table><tr><th></th><th>p50</th><th>p90</th><th>p95</th>"
+      "<h2>Latency, milliseconds</h2><div "
+      "class=\"scroll\"><table><tr><th></th><th>p50</th><th>p90</th><th>p95</th>"
       "<th>p99</th><th>p99.9</th><th>max</th><th>mean</th><th>count</th></tr>\n",
       LatencyRow("time to first token", r.first_token), LatencyRow("gap between tokens", r.gap),
       LatencyRow("whole turn", r.whole), LatencyRow("sessaload started late by", r.late), "</table></div>\n");
@@ -179,10 +197,10 @@ std::string CountTables(const Result& r) {
   for (const auto& [name, count] : r.finish_reasons) absl::StrAppend(&html, Row(name, absl::StrCat(count)));
   absl::StrAppend(&html, "</table>\n<h2>Cost</h2><table>\n");
   const double tokens = std::max<double>(r.generated_tokens, 1);
-  absl::StrAppend(&html,
-                  Row("sessaload's own CPU", absl::StrFormat("%.2f cores, %.1f us a generated token",
-                                                             r.client_cpu_seconds / std::max(r.measured_seconds, 1e-9),
-                                                             1e6 * r.client_cpu_seconds / tokens)));
+  absl::StrAppend(&html, Row("sessaload's own CPU",
+                             absl::StrFormat("%.2f cores, %.1f us a generated token",
+                                             r.client_cpu_seconds / std::max(r.measured_seconds, 1e-9),
+                                             1e6 * r.client_cpu_seconds / tokens)));
   if (const auto& f = r.server_figures) {
     const double seconds = std::max(f->seconds, 1e-9), steps = std::max<double>(f->steps, 1);
     absl::StrAppend(
@@ -202,22 +220,23 @@ std::string CountTables(const Result& r) {
 }  // namespace
 
 std::string HtmlReport(const Result& r) {
-  const std::string title = r.scenario_name.empty() ? "sessaload" : absl::StrCat("sessaload: ", r.scenario_name);
+  const std::string title =
+      r.scenario_name.empty() ? "sessaload" : absl::StrCat("sessaload: ", r.scenario_name);
   return absl::StrCat(
       "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>",
-      HtmlText(title), "</title>\n<style>", kStyle, "</style></head><body>\n<h1>", HtmlText(title), "</h1>\n<p>",
-      HtmlText(r.scenario), "</p>\n<p>",
+      HtmlText(title), "</title>\n<style>", kStyle, "</style></head><body>\n<h1>", HtmlText(title),
+      "</h1>\n<p>", HtmlText(r.scenario), "</p>\n<p>",
       HtmlText(absl::StrCat(r.model.name(), ", ", FormatCount(static_cast<double>(r.model.parameters())),
                             " parameters, on ", r.model.backend_description(), "; state ",
                             r.model.state_dtype(), "; sessad ", r.model.server_version())),
       "</p>\n<p>",
-      HtmlText(absl::StrFormat("%.1f s measured after %.1f s of warm-up (shaded), %s; client threads %d, connections %d",
-                               r.measured_seconds, r.warm_up_seconds,
-                               absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", r.start, absl::UTCTimeZone()), r.threads,
-                               r.channels)),
-      "</p>\n", Cards(r), "<div class=\"plots\">\n", ThroughputPlots(r), LatencyPlots(r), LoadPlots(r), "</div>\n",
-      LatencyTable(r), CountTables(r), "</body></html>\n");
+      HtmlText(absl::StrFormat(
+          "%.1f s measured after %.1f s of warm-up (shaded), %s; client threads %d, connections %d",
+          r.measured_seconds, r.warm_up_seconds,
+          absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", r.start, absl::UTCTimeZone()), r.threads, r.channels)),
+      "</p>\n", Cards(r), "<div class=\"plots\">\n", ThroughputPlots(r), LatencyPlots(r), LoadPlots(r),
+      "</div>\n", LatencyTable(r), CountTables(r), "</body></html>\n");
 }
 
 }  // namespace sessa

@@ -40,8 +40,8 @@ std::vector<std::unique_ptr<Connection>> Connect(const std::string& server, int 
 }
 
 // The workers with their shares of users, rate and connections.
-std::vector<std::unique_ptr<Worker>> MakeWorkers(const WorkerSetup& setup,
-                                                 const std::vector<std::unique_ptr<Connection>>& connections) {
+std::vector<std::unique_ptr<Worker>> MakeWorkers(
+    const WorkerSetup& setup, const std::vector<std::unique_ptr<Connection>>& connections) {
   const Scenario& scenario = *setup.scenario;
   std::vector<std::unique_ptr<Worker>> workers;
   int first_user = 0;
@@ -71,7 +71,8 @@ class CpuMeter {
 
  private:
   void WaitUntil(absl::Time time) const {
-    while (!stopped_ && absl::Now() < time) absl::SleepFor(std::min(time - absl::Now(), absl::Milliseconds(50)));
+    while (!stopped_ && absl::Now() < time)
+      absl::SleepFor(std::min(time - absl::Now(), absl::Milliseconds(50)));
   }
   void Run(absl::Time from, absl::Time to) {
     WaitUntil(from);
@@ -115,7 +116,8 @@ Recorder RunWorkers(const WorkerSetup& setup, const std::vector<std::unique_ptr<
 
 }  // namespace
 
-std::optional<ServerFigures> ServerDifference(const std::vector<Result::ServerPoint>& points, double from, double to) {
+std::optional<ServerFigures> ServerDifference(const std::vector<Result::ServerPoint>& points, double from,
+                                              double to) {
   const Result::ServerPoint* first = nullptr;
   const Result::ServerPoint* last = nullptr;
   for (const auto& point : points) {
@@ -146,7 +148,8 @@ std::optional<ServerFigures> ServerDifference(const std::vector<Result::ServerPo
   return figures;
 }
 
-absl::StatusOr<Result> RunScenario(const Scenario& scenario, const std::string& server, std::atomic<bool>* stop) {
+absl::StatusOr<Result> RunScenario(const Scenario& scenario, const std::string& server,
+                                   std::atomic<bool>* stop) {
   Result result;
   auto model = Client({.server = server}).GetModel({.deadline = absl::Now() + absl::Seconds(10)});
   if (!model.ok()) return model.status();
@@ -175,12 +178,14 @@ absl::StatusOr<Result> RunScenario(const Scenario& scenario, const std::string& 
 
   CopyRecorder(all, &result);
   result.warm_up_seconds = absl::ToDoubleSeconds(scenario.warm_up);
-  const absl::Duration end = timed ? std::min(scenario.warm_up + scenario.duration, all.last_end) : all.last_end;
+  const absl::Duration end =
+      timed ? std::min(scenario.warm_up + scenario.duration, all.last_end) : all.last_end;
   result.measured_seconds = std::max(0.0, absl::ToDoubleSeconds(end - scenario.warm_up));
   for (const auto& update : watch.updates()) {
     result.server_points.push_back({absl::ToDoubleSeconds(update.at - result.start), update.status});
   }
-  result.server_figures = ServerDifference(result.server_points, result.warm_up_seconds, absl::ToDoubleSeconds(end));
+  result.server_figures =
+      ServerDifference(result.server_points, result.warm_up_seconds, absl::ToDoubleSeconds(end));
   return result;
 }
 

@@ -10,11 +10,13 @@
 
 namespace sessa {
 
-// Blocks until it is over. `stop`, when set from another thread, ends it early. UNAVAILABLE when the server cannot be
-// reached at the start; what goes wrong later is counted in the result.
-absl::StatusOr<Result> RunScenario(const Scenario& scenario, const std::string& server, std::atomic<bool>* stop);
+// Blocks until it is over. `stop`, when set from another thread, ends it early. UNAVAILABLE when the server
+// cannot be reached at the start; what goes wrong later is counted in the result.
+absl::StatusOr<Result> RunScenario(const Scenario& scenario, const std::string& server,
+                                   std::atomic<bool>* stop);
 
 // The difference of the statuses that enclose [from, to] most closely from within; none with fewer than two.
-std::optional<ServerFigures> ServerDifference(const std::vector<Result::ServerPoint>& points, double from, double to);
+std::optional<ServerFigures> ServerDifference(const std::vector<Result::ServerPoint>& points, double from,
+                                              double to);
 
 }  // namespace sessa

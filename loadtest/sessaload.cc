@@ -18,21 +18,28 @@ ABSL_FLAG(std::string, server, "127.0.0.1:50051", "HOST:PORT of the daemon");
 ABSL_FLAG(std::string, name, "", "title of the report");
 ABSL_FLAG(int32_t, concurrency, 0, "closed loop: so many users, each with one session at a time");
 ABSL_FLAG(double, rate, 0, "open loop: sessions a second on average, arriving at random (Poisson)");
-ABSL_FLAG(std::string, turns, "1", "turns of a session: a distribution; sessions are kept where it can exceed 1");
-ABSL_FLAG(std::string, think_time, "0", "seconds between a turn's end and the session's next turn: a distribution");
+ABSL_FLAG(std::string, turns, "1",
+          "turns of a session: a distribution; sessions are kept where it can exceed 1");
+ABSL_FLAG(std::string, think_time, "0",
+          "seconds between a turn's end and the session's next turn: a distribution");
 ABSL_FLAG(std::string, prompt_tokens, "128", "tokens of a turn's prompt: a distribution");
 ABSL_FLAG(std::string, generated_tokens, "128", "tokens to generate in a turn: a distribution");
-ABSL_FLAG(std::string, prompts, "ids", "ids: token ids at random; text: sentences at random, of about that length");
-ABSL_FLAG(std::string, prompt_file, "", "for --prompts=text: sentences to draw from, one a line; empty: built in");
+ABSL_FLAG(std::string, prompts, "ids",
+          "ids: token ids at random; text: sentences at random, of about that length");
+ABSL_FLAG(std::string, prompt_file, "",
+          "for --prompts=text: sentences to draw from, one a line; empty: built in");
 ABSL_FLAG(double, temperature, 1, "of sampling; 0 is greedy");
 ABSL_FLAG(bool, ignore_eos, true, "turns have the length asked for, whatever the model says");
 ABSL_FLAG(absl::Duration, turn_timeout, absl::InfiniteDuration(), "deadline of a turn");
-ABSL_FLAG(double, cancel_fraction, 0, "share of the turns that are cancelled after a random number of tokens, in [0, 1]");
+ABSL_FLAG(double, cancel_fraction, 0,
+          "share of the turns that are cancelled after a random number of tokens, in [0, 1]");
 ABSL_FLAG(absl::Duration, warm_up, absl::Seconds(2), "turns that begin before are not measured");
-ABSL_FLAG(absl::Duration, duration, absl::Seconds(20), "how long to make load after the warm-up; 0: until --max_turns");
+ABSL_FLAG(absl::Duration, duration, absl::Seconds(20),
+          "how long to make load after the warm-up; 0: until --max_turns");
 ABSL_FLAG(int64_t, max_turns, 0, "turns to begin at most, warm-up included; 0: no limit");
 ABSL_FLAG(absl::Duration, ramp, absl::ZeroDuration(), "closed loop: users start evenly over this time");
-ABSL_FLAG(absl::Duration, grace, absl::Seconds(30), "how long turns may take to finish after the end; then cancelled");
+ABSL_FLAG(absl::Duration, grace, absl::Seconds(30),
+          "how long turns may take to finish after the end; then cancelled");
 ABSL_FLAG(int32_t, threads, 1, "event loops; one carries hundreds of streams");
 ABSL_FLAG(int32_t, channels, 1, "connections, at least one a thread");
 ABSL_FLAG(uint64_t, seed, 1, "of lengths, prompts and arrival times");
@@ -46,16 +53,20 @@ namespace {
 constexpr char kUsage[] =
     "makes load for a sessad and reports throughput and latency.\n\n"
     "  sessaload --concurrency=8 --duration=30s --html=report.html\n"
-    "  sessaload --rate=5 --turns=uniform:1:6 --think_time=exponential:2 --prompt_tokens=lognormal:200:0.8:1500\n"
+    "  sessaload --rate=5 --turns=uniform:1:6 --think_time=exponential:2 "
+    "--prompt_tokens=lognormal:200:0.8:1500\n"
     "  sessaload --flagfile=loadtest/scenarios/chat.flags\n\n"
     "Distributions: N, fixed:N, uniform:LOW:HIGH, exponential:MEAN, lognormal:MEDIAN:SIGMA[:MAX].\n"
-    "A closed loop (--concurrency) shows what the server can do; an open one (--rate) how long people wait, since\n"
+    "A closed loop (--concurrency) shows what the server can do; an open one (--rate) how long people wait, "
+    "since\n"
     "arrivals do not slow down with the server.\n"
-    "Exit codes: 0 done, 1 usage, 2 the daemon is not reachable, 3 more than --max_failed of the turns failed.";
+    "Exit codes: 0 done, 1 usage, 2 the daemon is not reachable, 3 more than --max_failed of the turns "
+    "failed.";
 
 absl::Status ParseDistribution(const char* flag, const std::string& text, Distribution* distribution) {
   auto parsed = Distribution::Parse(text);
-  if (!parsed.ok()) return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", parsed.status().message()));
+  if (!parsed.ok())
+    return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", parsed.status().message()));
   *distribution = *std::move(parsed);
   return absl::OkStatus();
 }
@@ -83,7 +94,8 @@ absl::StatusOr<Scenario> ScenarioFromFlags() {
   absl::Status status = ParseDistribution("turns", absl::GetFlag(FLAGS_turns), &s.turns);
   status.Update(ParseDistribution("think_time", absl::GetFlag(FLAGS_think_time), &s.think_time));
   status.Update(ParseDistribution("prompt_tokens", absl::GetFlag(FLAGS_prompt_tokens), &s.prompt_tokens));
-  status.Update(ParseDistribution("generated_tokens", absl::GetFlag(FLAGS_generated_tokens), &s.generated_tokens));
+  status.Update(
+      ParseDistribution("generated_tokens", absl::GetFlag(FLAGS_generated_tokens), &s.generated_tokens));
   status.Update(ReadSentences(&s));
   s.name = absl::GetFlag(FLAGS_name);
   s.concurrency = absl::GetFlag(FLAGS_concurrency);
@@ -129,7 +141,8 @@ int Main(int argc, char** argv) {
   const std::string json_path = absl::GetFlag(FLAGS_json), html_path = absl::GetFlag(FLAGS_html);
   std::cout << (json_path == "-" ? JsonReport(*result) : TextReport(*result)) << std::flush;
   bool written = true;
-  if (!json_path.empty() && json_path != "-") written &= bool(std::ofstream(json_path) << JsonReport(*result));
+  if (!json_path.empty() && json_path != "-")
+    written &= bool(std::ofstream(json_path) << JsonReport(*result));
   if (!html_path.empty()) written &= bool(std::ofstream(html_path) << HtmlReport(*result));
   if (!written) {
     std::cerr << "sessaload: cannot write " << json_path << " or " << html_path << std::endl;

@@ -53,7 +53,8 @@ class Worker::Tag {
 // One Generate call. Deletes itself at the end through OnTurnEnd.
 class Worker::TurnCall : public Tag {
  public:
-  TurnCall(Worker* worker, std::shared_ptr<Session> session) : worker_(worker), session_(std::move(session)) {}
+  TurnCall(Worker* worker, std::shared_ptr<Session> session)
+      : worker_(worker), session_(std::move(session)) {}
 
   void Begin(const v1::GenerateRequest& request, absl::Time scheduled) {
     const Scenario& scenario = worker_->scenario_;
@@ -127,7 +128,9 @@ class Worker::TurnCall : public Tag {
     const bool failed = !cancelled && (broken || !status.ok());
     worker_->recorder_.OnEnd(start_, SinceStart(), outcome, failed, finish_reason_);
     absl::Duration back_off;
-    if (failed) back_off = std::clamp(GetErrorDetail(status).retry_after.value_or(kMinBackOff), kMinBackOff, kMaxBackOff);
+    if (failed)
+      back_off =
+          std::clamp(GetErrorDetail(status).retry_after.value_or(kMinBackOff), kMinBackOff, kMaxBackOff);
     worker_->OnTurnEnd(this, cancelled, back_off);
   }
 
@@ -170,8 +173,8 @@ class Worker::DeleteCall : public Tag {
   grpc::Status status_;
 };
 
-Worker::Worker(const WorkerSetup& setup, std::vector<Connection*> connections, int index, int users, int first_user,
-               double rate)
+Worker::Worker(const WorkerSetup& setup, std::vector<Connection*> connections, int index, int users,
+               int first_user, double rate)
     : setup_(setup),
       scenario_(*setup.scenario),
       connections_(std::move(connections)),
@@ -193,7 +196,8 @@ Worker::~Worker() {
 
 void Worker::Run() {
   for (int i = 0; i < users_; ++i) {
-    const absl::Time at = setup_.start + scenario_.ramp * (static_cast<double>(first_user_ + i) / scenario_.concurrency);
+    const absl::Time at =
+        setup_.start + scenario_.ramp * (static_cast<double>(first_user_ + i) / scenario_.concurrency);
     At(at, [this, at] { NewSession(at); });
   }
   if (rate_ > 0) {
@@ -216,7 +220,9 @@ void Worker::Run() {
   }
 }
 
-void Worker::At(absl::Time at, std::function<void()> action) { timers_.push({at, timers_made_++, std::move(action)}); }
+void Worker::At(absl::Time at, std::function<void()> action) {
+  timers_.push({at, timers_made_++, std::move(action)});
+}
 
 void Worker::RunTimers() {
   // Once the scenario is over all of them run: sessions that think are deleted, nothing begins.

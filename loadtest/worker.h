@@ -1,4 +1,5 @@
-// One thread of load: an event loop over a gRPC completion queue, so that hundreds of streams cost one thread.
+// One thread of load: an event loop over a gRPC completion queue, so that hundreds of streams cost one
+// thread.
 #pragma once
 
 #include <grpcpp/completion_queue.h>
@@ -24,9 +25,9 @@ namespace sessa {
 struct WorkerSetup {
   const Scenario* scenario = nullptr;
   const v1::Model* model = nullptr;
-  absl::Time start;                        // of the run
+  absl::Time start;                             // of the run
   std::atomic<int64_t>* turns_begun = nullptr;  // of all workers
-  std::atomic<bool>* stopped = nullptr;    // Ctrl-C: as if the duration were over
+  std::atomic<bool>* stopped = nullptr;         // Ctrl-C: as if the duration were over
 };
 
 // The stubs of a connection. Thread-safe.
@@ -38,7 +39,8 @@ struct Connection {
 // Everything in it belongs to the thread that calls Run.
 class Worker {
  public:
-  // `users` of the closed loop and `rate` of the open one are this worker's shares; `first_user` numbers them.
+  // `users` of the closed loop and `rate` of the open one are this worker's shares; `first_user` numbers
+  // them.
   Worker(const WorkerSetup& setup, std::vector<Connection*> connections, int index, int users, int first_user,
          double rate);
   ~Worker();
@@ -65,8 +67,8 @@ class Worker {
   void BeginTurn(std::shared_ptr<Session> session, absl::Time scheduled);
   void OnTurnEnd(TurnCall* call, bool cancelled, absl::Duration back_off);
   void EndSession(const std::shared_ptr<Session>& session, absl::Duration back_off);
-  bool MayBegin();       // the scenario goes on; counts the turn
-  bool IsOver() const;   // no turn begins any more
+  bool MayBegin();      // the scenario goes on; counts the turn
+  bool IsOver() const;  // no turn begins any more
   void CancelAll();
 
   const WorkerSetup setup_;

@@ -12,9 +12,11 @@
 #include "client/line_editor.h"
 #include "client/text.h"
 
-ABSL_FLAG(std::string, question, "Q: {}\nA:", "what a line that ends with ? becomes, {} being the line; the model answers");
+ABSL_FLAG(std::string, question,
+          "Q: {}\nA:", "what a line that ends with ? becomes, {} being the line; the model answers");
 ABSL_FLAG(std::string, statement, "{}\n",
-          "what another line becomes; it is told to the model, which does not answer. Empty: lines are all questions");
+          "what another line becomes; it is told to the model, which does not answer. Empty: lines are all "
+          "questions");
 
 namespace sessa {
 namespace {
@@ -45,8 +47,8 @@ class Chat {
       if (exit_code == kExitUnavailable && !terminal) break;
     }
     if (!settings_.session_id().empty() && !context_.json) {
-      std::cerr << "session " << settings_.session_id() << " (come back with sessactl chat --session="
-                << settings_.session_id() << ")" << std::endl;
+      std::cerr << "session " << settings_.session_id()
+                << " (come back with sessactl chat --session=" << settings_.session_id() << ")" << std::endl;
     }
     return exit_code;
   }
@@ -59,8 +61,8 @@ class Chat {
       settings_.clear_session_id();
       at_line_start_ = true;
     } else if (line == "/session") {
-      std::cout << (settings_.session_id().empty() ? "none yet" : settings_.session_id()) << ", position " << position_
-                << std::endl;
+      std::cout << (settings_.session_id().empty() ? "none yet" : settings_.session_id()) << ", position "
+                << position_ << std::endl;
     } else {
       std::cout << kHelp << std::flush;
     }
@@ -73,16 +75,17 @@ class Chat {
     v1::GenerateRequest request = settings_;
     request.set_request_id(RandomId());
     request.set_keep_session(true);
-    request.set_text(absl::StrCat(at_line_start_ ? "" : "\n",
-                                  absl::StrReplaceAll(question ? absl::GetFlag(FLAGS_question) : statement,
-                                                      {{"{}", line}})));
+    request.set_text(absl::StrCat(
+        at_line_start_ ? "" : "\n",
+        absl::StrReplaceAll(question ? absl::GetFlag(FLAGS_question) : statement, {{"{}", line}})));
     if (!question) request.mutable_sampling()->set_max_tokens(0);
     TurnPrinter printer(context_.json, 1);
     const auto finished = RunTurn(context_, request, &printer);
     if (!printer.started().session_id().empty()) settings_.set_session_id(printer.started().session_id());
     if (!finished.ok()) return Fail(context_, finished.status());
     position_ = finished->position();
-    at_line_start_ = question ? printer.reason() == v1::FINISH_REASON_STOP : absl::EndsWith(request.text(), "\n");
+    at_line_start_ =
+        question ? printer.reason() == v1::FINISH_REASON_STOP : absl::EndsWith(request.text(), "\n");
     const std::string reason = DescribeReason(printer.reason());
     if (!reason.empty() && !context_.json) std::cerr << "(" << reason << ")" << std::endl;
     if (stats_) std::cerr << DescribeTurn(*finished) << std::endl;
@@ -110,16 +113,20 @@ int RunChat(const CommandContext& context) {
 std::vector<Command> ChatCommands() {
   std::vector<const char*> flags = {"session", "question", "statement", "stats", "priority"};
   for (const char* flag : SamplingFlagNames()) flags.push_back(flag);
-  return {{"chat", "", "talk with a session, line by line",
-           "Keeps one session over many turns. A line that ends with ? is asked in the form that the bundled model was\n"
-           "trained on (--question), and the answer is what the model says up to the next newline; any other line is\n"
-           "told to it (--statement) and remembered. Greedy unless --temperature says otherwise. Ctrl-C cancels an\n"
-           "answer and keeps the session; Ctrl-D leaves and prints how to come back. Lines may come from a pipe.",
-           "sessactl chat\n"
-           "sessactl chat --session=ID --stats\n"
-           "printf 'Tom is in the barn.\\nWhere is Tom?\\n' | sessactl chat\n"
-           "sessactl chat --statement= --question='{}\\n' --max_tokens=64   # every line is continued",
-           flags, 0, 0, &RunChat}};
+  return {
+      {"chat", "", "talk with a session, line by line",
+       "Keeps one session over many turns. A line that ends with ? is asked in the form that the bundled "
+       "model was\n"
+       "trained on (--question), and the answer is what the model says up to the next newline; any other "
+       "line is\n"
+       "told to it (--statement) and remembered. Greedy unless --temperature says otherwise. Ctrl-C cancels "
+       "an\n"
+       "answer and keeps the session; Ctrl-D leaves and prints how to come back. Lines may come from a pipe.",
+       "sessactl chat\n"
+       "sessactl chat --session=ID --stats\n"
+       "printf 'Tom is in the barn.\\nWhere is Tom?\\n' | sessactl chat\n"
+       "sessactl chat --statement= --question='{}\\n' --max_tokens=64   # every line is continued",
+       flags, 0, 0, &RunChat}};
 }
 
 }  // namespace sessa

@@ -8,10 +8,23 @@
 namespace sessa {
 
 std::vector<const char*> SamplingFlagNames() {
-  return {"max_tokens",         "min_tokens",       "temperature",       "top_k",          "top_p",
-          "min_p",              "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
-          "stop",               "stop_token_ids",   "ignore_eos",        "logit_bias",     "allowed_token_ids",
-          "include_stop",       "skip_special_tokens"};
+  return {"max_tokens",
+          "min_tokens",
+          "temperature",
+          "top_k",
+          "top_p",
+          "min_p",
+          "repetition_penalty",
+          "presence_penalty",
+          "frequency_penalty",
+          "seed",
+          "stop",
+          "stop_token_ids",
+          "ignore_eos",
+          "logit_bias",
+          "allowed_token_ids",
+          "include_stop",
+          "skip_special_tokens"};
 }
 
 int Fail(const CommandContext& context, const absl::Status& status) {

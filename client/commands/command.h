@@ -22,13 +22,13 @@ struct CommandContext {
 
 // Everything about a command; its manual page is made from this.
 struct Command {
-  const char* name;         // "generate", "sessions list"
-  const char* arguments;    // "[PROMPT]"
-  const char* summary;      // one line
-  const char* description;  // paragraphs
-  const char* examples;     // one a line
-  std::vector<const char*> flags;  // beside the common ones; main refuses others
-  int min_args, max_args;          // -1: any number
+  const char* name;                           // "generate", "sessions list"
+  const char* arguments;                      // "[PROMPT]"
+  const char* summary;                        // one line
+  const char* description;                    // paragraphs
+  const char* examples;                       // one a line
+  std::vector<const char*> flags;             // beside the common ones; main refuses others
+  int min_args, max_args;                     // -1: any number
   int (*run)(const CommandContext& context);  // returns the exit code
 };
 
@@ -45,7 +45,8 @@ std::vector<Command> TopCommands();
 // The flags that say how to sample.
 std::vector<const char*> SamplingFlagNames();
 
-// Prints an error where the context wants it (standard error, or standard output as JSON); returns its exit code.
+// Prints an error where the context wants it (standard error, or standard output as JSON); returns its exit
+// code.
 int Fail(const CommandContext& context, const absl::Status& status);
 
 // Name and value in two columns, for things with many fields.

@@ -41,15 +41,19 @@ int Generate(const CommandContext& context) {
 }  // namespace
 
 std::vector<Command> GenerateCommands() {
-  std::vector<const char*> flags = {"session",  "keep",     "prompt_file",       "token_ids",     "stats",
-                                    "logprobs", "prompt_logprobs", "n",          "request_id",    "priority",
-                                    "expected_position", "on_disconnect"};
+  std::vector<const char*> flags = {"session",    "keep",     "prompt_file",       "token_ids",
+                                    "stats",      "logprobs", "prompt_logprobs",   "n",
+                                    "request_id", "priority", "expected_position", "on_disconnect"};
   for (const char* flag : SamplingFlagNames()) flags.push_back(flag);
   return {{"generate", "[PROMPT]", "complete a prompt, streaming the text",
-           "Appends PROMPT to a session (a new one without --session) and prints what the model says, as it comes.\n"
-           "The prompt is taken as it stands: end it without a newline if the model should continue the line. Without\n"
-           "PROMPT it is read from standard input if that is a file or pipe; an empty prompt continues --session.\n"
-           "Ctrl-C cancels the turn; the session keeps what was printed. Characters that steer terminals are shown as\n"
+           "Appends PROMPT to a session (a new one without --session) and prints what the model says, as it "
+           "comes.\n"
+           "The prompt is taken as it stands: end it without a newline if the model should continue the "
+           "line. Without\n"
+           "PROMPT it is read from standard input if that is a file or pipe; an empty prompt continues "
+           "--session.\n"
+           "Ctrl-C cancels the turn; the session keeps what was printed. Characters that steer terminals are "
+           "shown as\n"
            "a replacement character; --json gives the exact text.",
            "sessactl generate 'Mia went to the kitchen.' --temperature=0 --max_tokens=20\n"
            "sessactl generate --keep --max_tokens=0 'Tom picked up the lamp.'\n"

@@ -28,18 +28,20 @@ int Model(const CommandContext& context) {
   table.Row("model", model->name());
   table.Row("parameters", absl::StrCat(FormatCount(static_cast<double>(model->parameters())), " (",
                                        model->parameters(), "), ", model->weight_dtype()));
-  table.Row("shape", absl::StrCat("vocabulary ", shape.vocab_size(), ", width ", shape.width(), ", layers ",
-                                  shape.layers(), ", heads ", shape.heads(), ", key/value heads ", shape.kv_heads()));
+  table.Row("shape",
+            absl::StrCat("vocabulary ", shape.vocab_size(), ", width ", shape.width(), ", layers ",
+                         shape.layers(), ", heads ", shape.heads(), ", key/value heads ", shape.kv_heads()));
   table.Row("backend", model->backend_description());
-  table.Row("state", absl::StrCat(model->state_dtype(), ", ", model->state_bytes_per_token(), " bytes a token, ",
-                                  FormatBytes(model->state_bytes_per_page()), " a page of ", model->page_tokens(),
-                                  " tokens"));
+  table.Row("state", absl::StrCat(model->state_dtype(), ", ", model->state_bytes_per_token(),
+                                  " bytes a token, ", FormatBytes(model->state_bytes_per_page()),
+                                  " a page of ", model->page_tokens(), " tokens"));
   table.Row("context", absl::StrCat(model->max_context(), " tokens, trained for ",
                                     model->trained_context() == 0 ? "an unknown length"
                                                                   : absl::StrCat(model->trained_context())));
   table.Row("tokenizer", model->has_tokenizer() ? "yes" : "none: takes and gives token ids");
-  table.Row("BOS, EOS", absl::StrCat(model->has_bos_token_id() ? absl::StrCat(model->bos_token_id()) : "none", ", ",
-                                     model->has_eos_token_id() ? absl::StrCat(model->eos_token_id()) : "none"));
+  table.Row("BOS, EOS",
+            absl::StrCat(model->has_bos_token_id() ? absl::StrCat(model->bos_token_id()) : "none", ", ",
+                         model->has_eos_token_id() ? absl::StrCat(model->eos_token_id()) : "none"));
   table.Row("fingerprint", model->fingerprint());
   table.Row("server", absl::StrCat(model->server_version(), model->server_commit().empty() ? "" : ", commit ",
                                    model->server_commit()));
@@ -72,13 +74,33 @@ int Drain(const CommandContext& context) {
 }  // namespace
 
 std::vector<Command> ServerCommands() {
-  return {{"model", "", "what is served, and what a session costs", "", "sessactl model --json", {}, 0, 0, &Model},
-          {"status", "", "the daemon's state at this moment",
+  return {{"model",
+           "",
+           "what is served, and what a session costs",
+           "",
+           "sessactl model --json",
+           {},
+           0,
+           0,
+           &Model},
+          {"status",
+           "",
+           "the daemon's state at this moment",
            "Exits with 0 when it serves and 2 when it does not (starting, draining, failed, not reachable).",
-           "sessactl status || echo 'not serving'", {}, 0, 0, &Status},
-          {"drain", "", "let the daemon finish its turns and take no new ones",
+           "sessactl status || echo 'not serving'",
+           {},
+           0,
+           0,
+           &Status},
+          {"drain",
+           "",
+           "let the daemon finish its turns and take no new ones",
            "Answers once nothing runs. Cannot be undone; stop the daemon with SIGTERM afterwards.",
-           "sessactl drain --drain_timeout=30s", {"drain_timeout"}, 0, 0, &Drain}};
+           "sessactl drain --drain_timeout=30s",
+           {"drain_timeout"},
+           0,
+           0,
+           &Drain}};
 }
 
 }  // namespace sessa

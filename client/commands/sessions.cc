@@ -21,7 +21,8 @@ constexpr int kPageSize = 1000;
 
 std::string Ago(const google::protobuf::Timestamp& time) {
   if (time.seconds() == 0) return "-";
-  return FormatSeconds(std::max(absl::Trunc(absl::Now() - ToTime(time), absl::Seconds(1)), absl::ZeroDuration())) +
+  return FormatSeconds(
+             std::max(absl::Trunc(absl::Now() - ToTime(time), absl::Seconds(1)), absl::ZeroDuration())) +
          " ago";
 }
 
@@ -35,7 +36,7 @@ int Print(const CommandContext& context, const absl::StatusOr<v1::Session>& sess
   table.Row("session", session->session_id());
   table.Row("position", absl::StrCat(session->position(), " tokens"));
   table.Row("state on device", absl::StrCat(session->cached_tokens(), " tokens"));
-  table.Row("turn", !session->busy()                         ? "none"
+  table.Row("turn", !session->busy()                        ? "none"
                     : session->running_request_id().empty() ? "running"
                                                             : "running, " + session->running_request_id());
   table.Row("created", Ago(session->create_time()));
@@ -64,11 +65,12 @@ int List(const CommandContext& context) {
     std::cout << ToJson(all, JsonStyle::kIndented) << std::flush;
     return kExitOk;
   }
-  std::cout << absl::StreamFormat("%-34s %9s %9s  %-8s %s\n", "SESSION", "TOKENS", "CACHED", "TURN", "LAST USED");
+  std::cout << absl::StreamFormat("%-34s %9s %9s  %-8s %s\n", "SESSION", "TOKENS", "CACHED", "TURN",
+                                  "LAST USED");
   for (const v1::Session& session : all.sessions()) {
     std::cout << absl::StreamFormat("%-34s %9d %9d  %-8s %s\n", TerminalText(session.session_id()),
-                                    session.position(), session.cached_tokens(), session.busy() ? "running" : "-",
-                                    Ago(session.last_use_time()));
+                                    session.position(), session.cached_tokens(),
+                                    session.busy() ? "running" : "-", Ago(session.last_use_time()));
   }
   std::cout << std::flush;
   return kExitOk;
@@ -85,7 +87,8 @@ int Create(const CommandContext& context) {
   request.set_request_id(RandomId());
   const auto session = context.client->CreateSession(request, QuickCall());
   if (!session.ok()) return Fail(context, session.status());
-  std::cout << (context.json ? ToJson(*session, JsonStyle::kIndented) : TerminalText(session->session_id()) + "\n")
+  std::cout << (context.json ? ToJson(*session, JsonStyle::kIndented)
+                             : TerminalText(session->session_id()) + "\n")
             << std::flush;
   return kExitOk;
 }
@@ -123,18 +126,52 @@ int Rewind(const CommandContext& context) {
 }  // namespace
 
 std::vector<Command> SessionCommands() {
-  return {{"sessions list", "", "the sessions that the daemon keeps", "By id; CACHED tokens have their state on the device.",
-           "sessactl sessions list --limit=20", {"limit"}, 0, 0, &List},
+  return {{"sessions list",
+           "",
+           "the sessions that the daemon keeps",
+           "By id; CACHED tokens have their state on the device.",
+           "sessactl sessions list --limit=20",
+           {"limit"},
+           0,
+           0,
+           &List},
           {"sessions show", "ID", "one session", "", "sessactl sessions show ID", {}, 1, 1, &Show},
-          {"sessions create", "", "a new, empty session; prints its id", "`generate --keep` makes one too.",
-           "ID=$(sessactl sessions create)", {}, 0, 0, &Create},
-          {"sessions fork", "ID", "a new session that begins like another",
+          {"sessions create",
+           "",
+           "a new, empty session; prints its id",
+           "`generate --keep` makes one too.",
+           "ID=$(sessactl sessions create)",
+           {},
+           0,
+           0,
+           &Create},
+          {"sessions fork",
+           "ID",
+           "a new session that begins like another",
            "Takes over the first --position tokens (all without it); the pages of their state are shared.",
-           "sessactl sessions fork ID --position=128", {"position"}, 1, 1, &Fork},
-          {"sessions rewind", "ID", "drop a session's last tokens", "Keeps the first --position tokens.",
-           "sessactl sessions rewind ID --position=128", {"position"}, 1, 1, &Rewind},
-          {"sessions delete", "ID...", "forget sessions for good", "A turn that runs is cancelled first.",
-           "sessactl sessions delete ID", {}, 1, -1, &Delete}};
+           "sessactl sessions fork ID --position=128",
+           {"position"},
+           1,
+           1,
+           &Fork},
+          {"sessions rewind",
+           "ID",
+           "drop a session's last tokens",
+           "Keeps the first --position tokens.",
+           "sessactl sessions rewind ID --position=128",
+           {"position"},
+           1,
+           1,
+           &Rewind},
+          {"sessions delete",
+           "ID...",
+           "forget sessions for good",
+           "A turn that runs is cancelled first.",
+           "sessactl sessions delete ID",
+           {},
+           1,
+           -1,
+           &Delete}};
 }
 
 }  // namespace sessa

@@ -18,8 +18,8 @@ double Share(double part, double whole) { return whole > 0 ? part / whole : 0; }
 std::string Headline(const v1::ServerStatus& status) {
   const absl::Duration uptime = ToTime(status.time()) - ToTime(status.start_time());
   return absl::StrCat(status.serving() ? "serving" : "NOT SERVING: " + status.not_serving_reason(), "  ",
-                      status.model_name(), " on ", status.backend(), "  sessad ", status.server_version(), "  up ",
-                      FormatSeconds(absl::Trunc(uptime, absl::Seconds(1))), "\n");
+                      status.model_name(), " on ", status.backend(), "  sessad ", status.server_version(),
+                      "  up ", FormatSeconds(absl::Trunc(uptime, absl::Seconds(1))), "\n");
 }
 
 std::string StateLine(const v1::ServerStatus::State& state) {
@@ -37,8 +37,8 @@ std::string TotalsLine(const v1::ServerStatus::Totals& totals) {
   return absl::StrCat("totals   ", FormatCount(totals.generated_tokens()), " generated, ",
                       FormatCount(totals.prompt_tokens()), " prompt, ", FormatCount(totals.cached_tokens()),
                       " cached, ", FormatCount(totals.recomputed_tokens()), " recomputed, ",
-                      FormatCount(totals.steps()), " steps, ", FormatCount(totals.preemptions()), " preemptions, ",
-                      FormatCount(totals.state_evictions()), " evictions\n");
+                      FormatCount(totals.steps()), " steps, ", FormatCount(totals.preemptions()),
+                      " preemptions, ", FormatCount(totals.state_evictions()), " evictions\n");
 }
 
 }  // namespace
@@ -63,10 +63,11 @@ std::string StatusScreen(const v1::ServerStatus& status, const std::deque<double
   const auto& batch = status.batch();
   const auto& rates = status.rates();
   std::string screen = Headline(status);
-  absl::StrAppend(&screen, "\nturns    ", queue.running(), " running, ", queue.waiting(), " of ", queue.max_waiting(),
-                  " waiting\n");
+  absl::StrAppend(&screen, "\nturns    ", queue.running(), " running, ", queue.waiting(), " of ",
+                  queue.max_waiting(), " waiting\n");
   absl::StrAppendFormat(&screen, "tokens   %s/s generated, %s/s prompt\n",
-                        FormatCount(rates.generated_tokens_per_second()), FormatCount(rates.prompt_tokens_per_second()));
+                        FormatCount(rates.generated_tokens_per_second()),
+                        FormatCount(rates.prompt_tokens_per_second()));
   if (!history.empty()) absl::StrAppend(&screen, "         ", Bars(history), "\n");
   absl::StrAppend(&screen, "batch    ", batch.decode_rows(), " decode rows, ", batch.prefill_rows(),
                   " prefill rows, ", batch.segments(), " sessions\n");

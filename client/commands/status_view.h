@@ -8,8 +8,8 @@
 
 namespace sessa {
 
-// Lines without escape sequences. `history`: generated tokens a second of earlier screens, oldest first, for a line
-// of bars; empty: none.
+// Lines without escape sequences. `history`: generated tokens a second of earlier screens, oldest first, for
+// a line of bars; empty: none.
 std::string StatusScreen(const v1::ServerStatus& status, const std::deque<double>& history);
 
 // "▁▃█": one bar a value, scaled to the largest.

@@ -48,7 +48,8 @@ int Detokenize(const CommandContext& context) {
   if (!absl::GetFlag(FLAGS_skip_special_tokens)) request.set_skip_special_tokens(false);
   const auto response = context.client->Detokenize(request, QuickCall());
   if (!response.ok()) return Fail(context, response.status());
-  std::cout << (context.json ? ToJson(*response, JsonStyle::kIndented) : TerminalText(response->text()) + "\n")
+  std::cout << (context.json ? ToJson(*response, JsonStyle::kIndented)
+                             : TerminalText(response->text()) + "\n")
             << std::flush;
   return kExitOk;
 }
@@ -56,16 +57,26 @@ int Detokenize(const CommandContext& context) {
 }  // namespace
 
 std::vector<Command> TokenCommands() {
-  return {{"tokenize", "[TEXT]", "token ids of a text",
-           "Prints the ids on one line. The text is taken by itself, without BOS or EOS; without TEXT it is read from\n"
+  return {{"tokenize",
+           "[TEXT]",
+           "token ids of a text",
+           "Prints the ids on one line. The text is taken by itself, without BOS or EOS; without TEXT it is "
+           "read from\n"
            "standard input or --prompt_file.",
            "sessactl tokenize --pieces 'Mia went to the kitchen.'",
            {"prompt_file", "pieces"},
-           0, -1, &Tokenize},
-          {"detokenize", "ID...", "the text of token ids", "Ids are separated by spaces or commas.",
+           0,
+           -1,
+           &Tokenize},
+          {"detokenize",
+           "ID...",
+           "the text of token ids",
+           "Ids are separated by spaces or commas.",
            "sessactl detokenize 278 598 263",
            {"skip_special_tokens"},
-           1, -1, &Detokenize}};
+           1,
+           -1,
+           &Detokenize}};
 }
 
 }  // namespace sessa

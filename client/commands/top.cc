@@ -25,8 +25,7 @@ int Top(const CommandContext& context) {
   context.interrupts->SetHandler([&canceller] { canceller.Cancel(); });
   if (live) std::cout << "\x1B[?25l\x1B[2J";  // no cursor, empty screen
   const absl::Status status = context.client->WatchStatus(
-      absl::GetFlag(FLAGS_interval), LongCall(&canceller),
-      [&](const v1::ServerStatus& update) {
+      absl::GetFlag(FLAGS_interval), LongCall(&canceller), [&](const v1::ServerStatus& update) {
         history.push_back(update.rates().generated_tokens_per_second());
         if (history.size() > kHistory) history.pop_front();
         if (context.json) {
@@ -50,10 +49,17 @@ int Top(const CommandContext& context) {
 }  // namespace
 
 std::vector<Command> TopCommands() {
-  return {{"top", "", "the daemon's state, live",
-           "Turns, tokens a second, batch, step times, device share, state pages. Ctrl-C leaves. With --json one\n"
+  return {{"top",
+           "",
+           "the daemon's state, live",
+           "Turns, tokens a second, batch, step times, device share, state pages. Ctrl-C leaves. With --json "
+           "one\n"
            "line an update.",
-           "sessactl top\nsessactl top --once", {"interval", "once"}, 0, 0, &Top}};
+           "sessactl top\nsessactl top --once",
+           {"interval", "once"},
+           0,
+           0,
+           &Top}};
 }
 
 }  // namespace sessa

@@ -17,8 +17,8 @@ ABSL_FLAG(bool, include_state, false, "export the state too, so that an import c
 namespace sessa {
 namespace {
 
-// The file: sessa.v1.SessionChunk messages, each with its length in front (protobuf's delimited form). Written beside
-// its name first, so that a broken export leaves no file that looks whole.
+// The file: sessa.v1.SessionChunk messages, each with its length in front (protobuf's delimited form).
+// Written beside its name first, so that a broken export leaves no file that looks whole.
 int Export(const CommandContext& context) {
   v1::ExportSessionRequest request;
   request.set_session_id(context.args[0]);
@@ -57,14 +57,17 @@ int Import(const CommandContext& context) {
       LongCall(nullptr), [&](v1::ImportSessionRequest* request) -> absl::StatusOr<bool> {
         bool at_end = false;
         request->set_request_id(request_id);
-        if (google::protobuf::util::ParseDelimitedFromZeroCopyStream(request->mutable_chunk(), &in, &at_end)) {
+        if (google::protobuf::util::ParseDelimitedFromZeroCopyStream(request->mutable_chunk(), &in,
+                                                                     &at_end)) {
           return true;
         }
         if (at_end) return false;
-        return absl::InvalidArgumentError(absl::StrCat(context.args[0], " is not an exported session, or is cut off"));
+        return absl::InvalidArgumentError(
+            absl::StrCat(context.args[0], " is not an exported session, or is cut off"));
       });
   if (!session.ok()) return Fail(context, session.status());
-  std::cout << (context.json ? ToJson(*session, JsonStyle::kIndented) : TerminalText(session->session_id()) + "\n")
+  std::cout << (context.json ? ToJson(*session, JsonStyle::kIndented)
+                             : TerminalText(session->session_id()) + "\n")
             << std::flush;
   return kExitOk;
 }
@@ -72,11 +75,24 @@ int Import(const CommandContext& context) {
 }  // namespace
 
 std::vector<Command> TransferCommands() {
-  return {{"sessions export", "ID FILE", "write a session to a file", "Its tokens, and with --include_state its state.",
-           "sessactl sessions export ID mia.session", {"include_state"}, 2, 2, &Export},
-          {"sessions import", "FILE", "a new session from a file; prints its id",
+  return {{"sessions export",
+           "ID FILE",
+           "write a session to a file",
+           "Its tokens, and with --include_state its state.",
+           "sessactl sessions export ID mia.session",
+           {"include_state"},
+           2,
+           2,
+           &Export},
+          {"sessions import",
+           "FILE",
+           "a new session from a file; prints its id",
            "For the model that it was exported from, or one with the same vocabulary if it holds no state.",
-           "sessactl sessions import mia.session", {}, 1, 1, &Import}};
+           "sessactl sessions import mia.session",
+           {},
+           1,
+           1,
+           &Import}};
 }
 
 }  // namespace sessa

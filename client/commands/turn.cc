@@ -68,8 +68,9 @@ void TurnPrinter::Show(const v1::Delta& delta) {
 
 void TurnPrinter::Progress(const v1::Progress& progress) {
   if (!isatty(STDERR_FILENO) || progress.tokens_total() == 0) return;
-  std::cerr << absl::StreamFormat("\rreading the prompt: %d of %d tokens (%d %%)\x1B[K", progress.tokens_done(),
-                                  progress.tokens_total(), 100 * progress.tokens_done() / progress.tokens_total())
+  std::cerr << absl::StreamFormat("\rreading the prompt: %d of %d tokens (%d %%)\x1B[K",
+                                  progress.tokens_done(), progress.tokens_total(),
+                                  100 * progress.tokens_done() / progress.tokens_total())
             << std::flush;
   showed_progress_ = true;
 }
@@ -98,8 +99,9 @@ absl::StatusOr<v1::Finished> RunTurn(const CommandContext& context, const v1::Ge
   absl::StatusOr<v1::Finished> finished;
   {
     CancelOnInterrupt cancel(context, request.request_id(), &canceller);
-    finished = context.client->Generate(request, LongCall(&canceller),
-                                        [printer](const v1::GenerateResponse& event) { printer->OnEvent(event); });
+    finished =
+        context.client->Generate(request, LongCall(&canceller),
+                                 [printer](const v1::GenerateResponse& event) { printer->OnEvent(event); });
   }
   printer->End();
   return finished;
@@ -109,14 +111,15 @@ std::string DescribeTurn(const v1::Finished& finished) {
   const v1::Usage& usage = finished.usage();
   const v1::Timing& timing = finished.timing();
   const absl::Duration decode = ToDuration(timing.decode());
-  std::string text = absl::StrCat("prompt ", usage.prompt_tokens(), " tokens (", usage.cached_tokens(), " cached, ",
-                                  usage.recomputed_tokens(), " recomputed), generated ", usage.generated_tokens(),
-                                  "; queue ", FormatSeconds(ToDuration(timing.queue())), ", prefill ",
-                                  FormatSeconds(ToDuration(timing.prefill())), ", decode ", FormatSeconds(decode));
+  std::string text =
+      absl::StrCat("prompt ", usage.prompt_tokens(), " tokens (", usage.cached_tokens(), " cached, ",
+                   usage.recomputed_tokens(), " recomputed), generated ", usage.generated_tokens(),
+                   "; queue ", FormatSeconds(ToDuration(timing.queue())), ", prefill ",
+                   FormatSeconds(ToDuration(timing.prefill())), ", decode ", FormatSeconds(decode));
   if (usage.generated_tokens() > 1 && decode > absl::ZeroDuration()) {
     // The first token comes out of the prefill.
-    absl::StrAppend(&text, " (",
-                    FormatCount((usage.generated_tokens() - 1) / absl::ToDoubleSeconds(decode)), " tokens/s)");
+    absl::StrAppend(&text, " (", FormatCount((usage.generated_tokens() - 1) / absl::ToDoubleSeconds(decode)),
+                    " tokens/s)");
   }
   return absl::StrCat(text, "; position ", finished.position());
 }

@@ -17,7 +17,7 @@ class TurnPrinter {
   void End();  // the stream is over: finishes the line
 
   const v1::Started& started() const { return started_; }
-  bool ends_line() const { return ends_line_; }  // the text so far is empty or ends with a newline
+  bool ends_line() const { return ends_line_; }        // the text so far is empty or ends with a newline
   v1::FinishReason reason() const { return reason_; }  // of the last sample that finished
 
  private:
@@ -30,7 +30,7 @@ class TurnPrinter {
   void Show(const v1::Delta& delta);
 
   const bool json_;
-  const bool live_;          // one sample: text appears as it comes
+  const bool live_;  // one sample: text appears as it comes
   bool showed_progress_ = false;
   bool ends_line_ = true;
   v1::Started started_;
@@ -38,16 +38,16 @@ class TurnPrinter {
   std::vector<Sample> samples_;
 };
 
-// Runs a turn. The first Ctrl-C asks the server to cancel it (the session keeps what was sent), the second one gives
-// up the call.
+// Runs a turn. The first Ctrl-C asks the server to cancel it (the session keeps what was sent), the second
+// one gives up the call.
 absl::StatusOr<v1::Finished> RunTurn(const CommandContext& context, const v1::GenerateRequest& request,
                                      TurnPrinter* printer);
 
 // "8 tokens of prompt (57 cached), 6 generated, queue 12 us, ..." for --stats.
 std::string DescribeTurn(const v1::Finished& finished);
 
-// What a person should know of a turn that did not end by itself ("cancelled", "the context is full", ...); empty for
-// one that did.
+// What a person should know of a turn that did not end by itself ("cancelled", "the context is full", ...);
+// empty for one that did.
 std::string DescribeReason(v1::FinishReason reason);
 
 // The exit code that belongs to a finished turn's reason.

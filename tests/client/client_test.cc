@@ -104,10 +104,13 @@ TEST_F(ClientTest, SessionsGoOverTheWire) {
   v1::ExportSessionRequest request;
   request.set_session_id("s");
   std::vector<v1::SessionChunk> chunks;
-  ASSERT_TRUE(client_.ExportSession(request, {}, [&](const v1::SessionChunk& chunk) {
-    chunks.push_back(chunk);
-    return absl::OkStatus();
-  }).ok());
+  ASSERT_TRUE(client_
+                  .ExportSession(request, {},
+                                 [&](const v1::SessionChunk& chunk) {
+                                   chunks.push_back(chunk);
+                                   return absl::OkStatus();
+                                 })
+                  .ok());
   ASSERT_EQ(chunks.size(), 3u);
   size_t sent = 0;
   const auto session = client_.ImportSession({}, [&](v1::ImportSessionRequest* next) -> absl::StatusOr<bool> {
@@ -126,7 +129,8 @@ TEST_F(ClientTest, AnExportStopsAtTheHandlersError) {
 
 TEST_F(ClientTest, WatchStatusEndsWhenTheHandlerHasEnough) {
   int updates = 0;
-  EXPECT_TRUE(client_.WatchStatus(absl::Seconds(1), {}, [&](const v1::ServerStatus&) { return ++updates < 3; }).ok());
+  EXPECT_TRUE(
+      client_.WatchStatus(absl::Seconds(1), {}, [&](const v1::ServerStatus&) { return ++updates < 3; }).ok());
   EXPECT_EQ(updates, 3);
 }
 

@@ -174,7 +174,8 @@ grpc::Status FakeServer::ExportSession(grpc::ServerContext*, const v1::ExportSes
   return grpc::Status::OK;
 }
 
-grpc::Status FakeServer::ImportSession(grpc::ServerContext*, grpc::ServerReader<v1::ImportSessionRequest>* reader,
+grpc::Status FakeServer::ImportSession(grpc::ServerContext*,
+                                       grpc::ServerReader<v1::ImportSessionRequest>* reader,
                                        v1::Session* response) {
   v1::ImportSessionRequest request;
   response->set_session_id("imported");
@@ -192,7 +193,8 @@ v1::ServerStatus FakeServer::Status() const {
   return status;
 }
 
-grpc::Status FakeServer::GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*, v1::ServerStatus* response) {
+grpc::Status FakeServer::GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*,
+                                   v1::ServerStatus* response) {
   *response = Status();
   return grpc::Status::OK;
 }

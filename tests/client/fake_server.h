@@ -17,10 +17,10 @@
 
 namespace sessa {
 
-// Answers Generate with max_tokens tokens 10, 11, ... whose texts are "w0 ", "w1 " ... Prompts that begin with
-// "error:" fail: "error:queue" RESOURCE_EXHAUSTED with RetryInfo, "error:field" INVALID_ARGUMENT with BadRequest,
-// "error:broken" breaks off with OK and no `finished`; "wait" sends one token, then waits to be cancelled.
-// Thread-safe.
+// Answers Generate with max_tokens tokens 10, 11, ... whose texts are "w0 ", "w1 " ... Prompts that begin
+// with "error:" fail: "error:queue" RESOURCE_EXHAUSTED with RetryInfo, "error:field" INVALID_ARGUMENT with
+// BadRequest, "error:broken" breaks off with OK and no `finished`; "wait" sends one token, then waits to be
+// cancelled. Thread-safe.
 class FakeServer : public v1::Inference::Service, public v1::Sessions::Service, public v1::Admin::Service {
  public:
   FakeServer();
@@ -43,7 +43,8 @@ class FakeServer : public v1::Inference::Service, public v1::Sessions::Service, 
                              v1::DeleteSessionResponse* response) override;
   grpc::Status ExportSession(grpc::ServerContext* context, const v1::ExportSessionRequest* request,
                              grpc::ServerWriter<v1::SessionChunk>* writer) override;
-  grpc::Status ImportSession(grpc::ServerContext* context, grpc::ServerReader<v1::ImportSessionRequest>* reader,
+  grpc::Status ImportSession(grpc::ServerContext* context,
+                             grpc::ServerReader<v1::ImportSessionRequest>* reader,
                              v1::Session* response) override;
   grpc::Status GetStatus(grpc::ServerContext* context, const v1::GetStatusRequest* request,
                          v1::ServerStatus* response) override;
@@ -55,10 +56,10 @@ class FakeServer : public v1::Inference::Service, public v1::Sessions::Service, 
 
   mutable std::mutex mu_;
   std::condition_variable changed_;
-  std::vector<v1::GenerateRequest> requests_;      // guarded by mu_
-  std::map<std::string, int64_t> positions_;       // of the sessions; guarded by mu_
-  std::set<std::string> cancelled_;                // request ids; guarded by mu_
-  uint64_t tokens_ = 0;                            // generated; guarded by mu_
+  std::vector<v1::GenerateRequest> requests_;  // guarded by mu_
+  std::map<std::string, int64_t> positions_;   // of the sessions; guarded by mu_
+  std::set<std::string> cancelled_;            // request ids; guarded by mu_
+  uint64_t tokens_ = 0;                        // generated; guarded by mu_
   std::string address_;
   std::unique_ptr<grpc::Server> server_;
 };

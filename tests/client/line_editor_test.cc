@@ -31,9 +31,13 @@ TEST(LineBuffer, ErasesWholeCharacters) {
 
 TEST(LineBuffer, MovesAndInserts) {
   LineBuffer line;
-  Type(&line, "bc\x01" "a");
+  Type(&line,
+       "bc\x01"
+       "a");
   EXPECT_EQ(line.text(), "abc") << "Ctrl-A";
-  Type(&line, "\x1B[F" "d");
+  Type(&line,
+       "\x1B[F"
+       "d");
   EXPECT_EQ(line.text(), "abcd") << "End";
   Type(&line, "\x1B[H\x1B[C\x0B");
   EXPECT_EQ(line.text(), "a") << "Home, right, Ctrl-K";
@@ -73,7 +77,9 @@ TEST(LineBuffer, TellsCancelFromEnd) {
 
 TEST(LineBuffer, IgnoresUnknownSequences) {
   LineBuffer line;
-  Type(&line, "a\x1B[15~\x1Bx\x02" "b");
+  Type(&line,
+       "a\x1B[15~\x1Bx\x02"
+       "b");
   EXPECT_EQ(line.text(), "ab");
 }
 

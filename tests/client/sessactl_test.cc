@@ -34,7 +34,8 @@ class SessactlTest : public ::testing::Test {
     FILE* pipe = popen(command.c_str(), "r");
     Outcome outcome{-1, ""};
     std::array<char, 4096> buffer;
-    for (size_t n; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) outcome.out.append(buffer.data(), n);
+    for (size_t n; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;)
+      outcome.out.append(buffer.data(), n);
     const int status = pclose(pipe);
     outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     return outcome;
@@ -46,7 +47,8 @@ class SessactlTest : public ::testing::Test {
 };
 
 TEST_F(SessactlTest, GeneratePrintsTheText) {
-  const Outcome outcome = RunHere("generate hello there --max_tokens=2 --temperature=0 --stop='\\n,User:' --top_k=5");
+  const Outcome outcome =
+      RunHere("generate hello there --max_tokens=2 --temperature=0 --stop='\\n,User:' --top_k=5");
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_EQ(outcome.out, "w0 w1 \n");
   const v1::GenerateRequest request = server_.requests().at(0);
@@ -89,17 +91,18 @@ TEST_F(SessactlTest, ExitCodesTellWhatWentWrong) {
 }
 
 TEST_F(SessactlTest, ErrorsAsJson) {
-  EXPECT_THAT(RunHere("generate error:queue --json").out, HasSubstr("{\"error\":{\"code\":\"RESOURCE_EXHAUSTED\""));
+  EXPECT_THAT(RunHere("generate error:queue --json").out,
+              HasSubstr("{\"error\":{\"code\":\"RESOURCE_EXHAUSTED\""));
 }
 
 TEST_F(SessactlTest, UsageErrorsSayWhatIsWrong) {
   for (const auto& [arguments, problem] :
        std::vector<std::pair<std::string, std::string>>{{"frobnicate", "no command 'frobnicate'"},
-                                                         {"model --stop=x", "--stop does not apply to model"},
-                                                         {"sessions show", "missing ID"},
-                                                         {"model extra", "unexpected argument 'extra'"},
-                                                         {"sessions", "sessions list"},
-                                                         {"generate --no_such_flag", "no_such_flag"}}) {
+                                                        {"model --stop=x", "--stop does not apply to model"},
+                                                        {"sessions show", "missing ID"},
+                                                        {"model extra", "unexpected argument 'extra'"},
+                                                        {"sessions", "sessions list"},
+                                                        {"generate --no_such_flag", "no_such_flag"}}) {
     const Outcome outcome = Run(arguments);
     EXPECT_EQ(outcome.exit_code, kExitUsage) << arguments;
     EXPECT_THAT(outcome.out, HasSubstr(problem)) << arguments;
@@ -109,9 +112,9 @@ TEST_F(SessactlTest, UsageErrorsSayWhatIsWrong) {
 TEST_F(SessactlTest, EveryCommandHasAManual) {
   const std::string help = Run("--help").out;
   for (const char* command :
-       {"generate", "chat", "score", "tokenize", "detokenize", "sessions list", "sessions show", "sessions create",
-        "sessions fork", "sessions rewind", "sessions delete", "sessions export", "sessions import", "model", "status",
-        "drain", "top"}) {
+       {"generate", "chat", "score", "tokenize", "detokenize", "sessions list", "sessions show",
+        "sessions create", "sessions fork", "sessions rewind", "sessions delete", "sessions export",
+        "sessions import", "model", "status", "drain", "top"}) {
     EXPECT_THAT(help, HasSubstr(command));
     const Outcome manual = Run(absl::StrCat(command, " --help"));
     EXPECT_EQ(manual.exit_code, 0) << command;
@@ -162,8 +165,8 @@ TEST_F(SessactlTest, TopOncePrintsWithoutEscapes) {
 
 // Ctrl-C cancels the turn through the server, so that its session stays in order.
 TEST_F(SessactlTest, InterruptCancelsTheTurn) {
-  const std::string command =
-      absl::StrCat(SESSACTL, " generate wait --server=", server_.address(), " 2>&1 & echo $!; wait $!; echo exit $?");
+  const std::string command = absl::StrCat(SESSACTL, " generate wait --server=", server_.address(),
+                                           " 2>&1 & echo $!; wait $!; echo exit $?");
   FILE* pipe = popen(command.c_str(), "r");
   std::array<char, 256> line;
   ASSERT_NE(fgets(line.data(), line.size(), pipe), nullptr);

@@ -32,7 +32,8 @@ TEST(ParseEscapedList, SplitsAndResolves) {
   EXPECT_THAT(*ParseEscapedList(""), IsEmpty());
   EXPECT_THAT(*ParseEscapedList("\\n,User:"), ElementsAre("\n", "User:"));
   EXPECT_THAT(*ParseEscapedList("a\\,b\\x41\\\\"), ElementsAre("a,bA\\"));
-  EXPECT_THAT(*ParseEscapedList("a,"), ElementsAre("a", "")) << "the server refuses the empty one, naming the field";
+  EXPECT_THAT(*ParseEscapedList("a,"), ElementsAre("a", ""))
+      << "the server refuses the empty one, naming the field";
 }
 
 TEST(ParseEscapedList, RefusesUnknownEscapes) {

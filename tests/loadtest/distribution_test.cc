@@ -58,7 +58,9 @@ TEST(Distribution, LogNormalKeepsItsMaximum) {
   EXPECT_EQ(Distribution::Parse("lognormal:200:2:500")->max(), 500);
 }
 
-TEST(Distribution, TheSameSeedGivesTheSameNumbers) { EXPECT_EQ(Samples("exponential:1"), Samples("exponential:1")); }
+TEST(Distribution, TheSameSeedGivesTheSameNumbers) {
+  EXPECT_EQ(Samples("exponential:1"), Samples("exponential:1"));
+}
 
 TEST(Distribution, RefusesWhatItCannotRead) {
   for (const char* text : {"", "x", "uniform:5", "uniform:5:2", "fixed:-1", "fixed:nan", "lognormal:0:1",

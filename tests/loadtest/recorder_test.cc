@@ -81,7 +81,8 @@ TEST(Recorder, KeepsABoundedChoiceOfPoints) {
   for (int i = 0; i < 100000; ++i) r.OnFirstToken(absl::Microseconds(i), absl::Seconds(1));
   EXPECT_EQ(r.points().size(), 1500u);
   for (const auto& point : r.points()) sum += point.at;
-  // A uniform choice of [0, 0.1) has mean 0.05; that of 1500 points deviates by 0.1 / sqrt(12 * 1500) = 0.00075.
+  // A uniform choice of [0, 0.1) has mean 0.05; that of 1500 points deviates by 0.1 / sqrt(12 * 1500) =
+  // 0.00075.
   EXPECT_NEAR(sum / 1500, 0.05, 5 * 0.00075);
 }
 

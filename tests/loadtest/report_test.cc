@@ -75,7 +75,8 @@ TEST(HtmlReport, OfAnEmptyRunHoldsNoNonsense) {
 
 TEST(Ticks, AreRoundAndInside) {
   EXPECT_THAT(Ticks(0, 10, false), ElementsAre(0, 2, 4, 6, 8, 10));
-  EXPECT_THAT(Ticks(0, 1, false), ElementsAre(0, 0.2, ::testing::DoubleEq(0.4), ::testing::DoubleEq(0.6), 0.8, 1));
+  EXPECT_THAT(Ticks(0, 1, false),
+              ElementsAre(0, 0.2, ::testing::DoubleEq(0.4), ::testing::DoubleEq(0.6), 0.8, 1));
   EXPECT_THAT(Ticks(0.0009, 1.2, true), ElementsAre(::testing::DoubleEq(0.001), 0.01, 0.1, 1));
   EXPECT_THAT(Ticks(5, 5, false), ElementsAre(5));
 }
