@@ -1,14 +1,15 @@
 // Prefill of one layer: forward attention of the new rows, and the feedback solve (I - B) s = f over them.
 //
-// Rows are those of the step's prefill segments; the state of positions before a segment is in its pages, and the
-// segment's own k, v and kb have been appended to the pages before these launchers run. Equations:
+// Rows are those of the step's prefill segments; the state of positions before a segment is in its pages, and
+// the segment's own k, v and kb have been appended to the pages before these launchers run. Equations:
 // docs/sessa-model.md; scheme and kernels: docs/kernels.md.
 //
-// Use: once a step PlanPrefill (host only), copy plan.table_bytes of the table to the device; then for each layer
-// LaunchPrefillForward and LaunchPrefillPrepare in any order or on two streams, f = o W_o^T, LaunchPrefillSolve.
+// Use: once a step PlanPrefill (host only), copy plan.table_bytes of the table to the device; then for each
+// layer LaunchPrefillForward and LaunchPrefillPrepare in any order or on two streams, f = o W_o^T,
+// LaunchPrefillSolve.
 //
-// Everything here is asynchronous and allocates nothing; functions return the first CUDA error of their launches.
-// They may be called from any one thread at a time.
+// Everything here is asynchronous and allocates nothing; functions return the first CUDA error of their
+// launches. They may be called from any one thread at a time.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -26,15 +27,16 @@ struct PrefillSegment {
   int32_t rows = 0;        // > 0
   int32_t start = 0;       // absolute position of the first row
   int32_t page_begin = 0;  // page of positions [64 i, 64 i + 64) is page_table[page_begin + i]
-  int32_t open_page = -1;  // compact state: float32 s of the block that holds `start`, and in the end of the one
-                           //   that holds start + rows - 1
+  int32_t open_page =
+      -1;  // compact state: float32 s of the block that holds `start`, and in the end of the one
+           //   that holds start + rows - 1
 };
 
 // How work is cut, for benches; 0: as the plan finds best.
 struct PrefillTuning {
-  int32_t leaf = 1024;          // rows of a leaf inverse: 128, 256, 512, 1024 or 2048
-  int32_t forward_rows = 0;     // query rows of a forward tile: 128 or, for head width 64, 192
-  int32_t past_columns = 0;     // columns of the tiles of the past's contribution, of the solve: 64, 128, 256
+  int32_t leaf = 1024;       // rows of a leaf inverse: 128, 256, 512, 1024 or 2048
+  int32_t forward_rows = 0;  // query rows of a forward tile: 128 or, for head width 64, 192
+  int32_t past_columns = 0;  // columns of the tiles of the past's contribution, of the solve: 64, 128, 256
   int32_t solve_columns = 0;
   int32_t inverse_columns = 0;  // 64, 128
   bool alternate = true;        // forward: consumers take turns on the tensor cores
@@ -44,12 +46,12 @@ struct PrefillTuning {
 struct PrefillLimits {
   ModelShape shape;
   StateDtype state = StateDtype::kCompact;
-  int32_t max_rows = 2048;     // rows of all segments of a step, together
+  int32_t max_rows = 2048;  // rows of all segments of a step, together
   int32_t max_segments = 256;
-  int32_t max_context = 1 << 20;               // start + rows of any segment
-  int64_t panel_bytes = int64_t{128} << 20;    // of the panel of attention weights; longer pasts take several
-  bool tensor_cores = true;                    // false: the plain kernels (checks; cards before sm_90)
-  int32_t multiprocessors = 132;               // of the card: how finely work is cut
+  int32_t max_context = 1 << 20;             // start + rows of any segment
+  int64_t panel_bytes = int64_t{128} << 20;  // of the panel of attention weights; longer pasts take several
+  bool tensor_cores = true;                  // false: the plain kernels (checks; cards before sm_90)
+  int32_t multiprocessors = 132;             // of the card: how finely work is cut
   PrefillTuning tuning;
 };
 
@@ -68,58 +70,60 @@ struct PrefillRange {
 struct PrefillPlan {
   std::vector<PrefillSegment> segments;        // all, as given
   std::vector<PrefillSegment> plain_segments;  // those that the plain feedback kernels solve
-  int32_t fast_segments = 0;     // the others, in the table: tensor-core kernels
-  int32_t padded_rows = 0;       // workspace rows of the fast segments, each from its 64-token block boundary on
-  int32_t panel_columns = 0;     // columns of the panel of attention weights
-  int32_t planes = 0;            // partial sums of the past's contribution
-  int32_t tile_columns = 0;      // columns of the tiles of `past`
-  int32_t solve_columns = 0;     // columns of the tiles of `solve`
-  int32_t inverse_columns = 0;   // columns of the tiles of `inverse`
-  int32_t leaf = 0;              // rows of a leaf inverse
-  int32_t forward_rows = 0;      // query rows of a forward tile
-  struct Offsets {               // of the lists in the table, in bytes
+  int32_t fast_segments = 0;                   // the others, in the table: tensor-core kernels
+  int32_t padded_rows = 0;    // workspace rows of the fast segments, each from its 64-token block boundary on
+  int32_t panel_columns = 0;  // columns of the panel of attention weights
+  int32_t planes = 0;         // partial sums of the past's contribution
+  int32_t tile_columns = 0;   // columns of the tiles of `past`
+  int32_t solve_columns = 0;  // columns of the tiles of `solve`
+  int32_t inverse_columns = 0;  // columns of the tiles of `inverse`
+  int32_t leaf = 0;             // rows of a leaf inverse
+  int32_t forward_rows = 0;     // query rows of a forward tile
+  struct Offsets {              // of the lists in the table, in bytes
     int64_t segments = 0, score = 0, product = 0, forward = 0, leaves = 0, rows = 0;
   } offsets;
-  int64_t table_bytes = 0;       // to copy to the device
-  struct Panel {                 // panels are counted from the end: the last one launched holds the new rows
+  int64_t table_bytes = 0;  // to copy to the device
+  struct Panel {            // panels are counted from the end: the last one launched holds the new rows
     int32_t index = 0;
     PrefillRange score, past;
   };
   std::vector<Panel> panels;
   PrefillRange forward, leaves, rows;
-  PrefillRange right;            // the right-hand side with the last panel's past; none where planes > 1
+  PrefillRange right;                 // the right-hand side with the last panel's past; none where planes > 1
   std::vector<PrefillRange> inverse;  // two an inverse level: T = sigma (P21 + P21 W11), then W21 = T + W22 T
   struct Solve {
     PrefillRange range;
-    bool leaf = false;           // s = r + W r; else r += sigma P~ s
+    bool leaf = false;  // s = r + W r; else r += sigma P~ s
   };
-  std::vector<Solve> solve;      // in order
-  bool substitutes = false;      // some fast segments are short and solved row by row
+  std::vector<Solve> solve;  // in order
+  bool substitutes = false;  // some fast segments are short and solved row by row
 };
 
 // Plans a step. `segments` lie within the limits; `table` has PrefillTableBytes.
-PrefillPlan PlanPrefill(const PrefillLimits& limits, const PrefillSegment* segments, int32_t count, void* table);
+PrefillPlan PlanPrefill(const PrefillLimits& limits, const PrefillSegment* segments, int32_t count,
+                        void* table);
 
 // The state slabs as one layer sees them.
 struct PrefillState {
-  void* pages = nullptr;          // page p begins at pages + p * layout.page_bytes()
-  int32_t page_count = 0;         // pages of the slab
-  void* open_pages = nullptr;     // open page p begins at open_pages + p * layout.open_page_bytes(); compact only
+  void* pages = nullptr;   // page p begins at pages + p * layout.page_bytes()
+  int32_t page_count = 0;  // pages of the slab
+  void* open_pages =
+      nullptr;  // open page p begins at open_pages + p * layout.open_page_bytes(); compact only
   const int32_t* page_table = nullptr;  // device, (pages of all segments)
   const StateLayout* layout = nullptr;  // host
   int32_t layer = 0;
 };
 
 struct PrefillForwardParams {
-  const void* q = nullptr;   // (rows, D) bf16, after RoPE; head h in columns [h d, h d + d)
-  void* o = nullptr;         // (rows, D) bf16
+  const void* q = nullptr;  // (rows, D) bf16, after RoPE; head h in columns [h d, h d + d)
+  void* o = nullptr;        // (rows, D) bf16
 };
 
 struct PrefillFeedbackParams {
-  const void* qb = nullptr;      // (rows, D) bf16
-  const float* gamma = nullptr;  // (rows)
-  const float* f = nullptr;      // (rows, D); read by LaunchPrefillSolve only
-  float* s = nullptr;            // (rows, D); written by LaunchPrefillSolve only
+  const void* qb = nullptr;                   // (rows, D) bf16
+  const float* gamma = nullptr;               // (rows)
+  const float* f = nullptr;                   // (rows, D); read by LaunchPrefillSolve only
+  float* s = nullptr;                         // (rows, D); written by LaunchPrefillSolve only
   unsigned long long* saturations = nullptr;  // device counter: values of s beyond fp16 (stored as +-65504)
 };
 
@@ -127,8 +131,8 @@ struct PrefillFeedbackParams {
 struct PrefillContext {
   const PrefillLimits* limits = nullptr;
   const PrefillPlan* plan = nullptr;
-  const void* table = nullptr;   // device copy of the plan's table
-  void* workspace = nullptr;     // device, PrefillWorkspaceBytes; Prepare's results live there until Solve
+  const void* table = nullptr;  // device copy of the plan's table
+  void* workspace = nullptr;    // device, PrefillWorkspaceBytes; Prepare's results live there until Solve
   PrefillState state;
 };
 
@@ -136,14 +140,14 @@ struct PrefillContext {
 cudaError_t LaunchPrefillForward(const PrefillContext& context, const PrefillForwardParams& params,
                                  cudaStream_t stream);
 
-// All of the solve that needs no f: weights P~ and their row sums, leaf inverses, and the past's contribution.
-// Uses the workspace; does not touch params.f and params.s.
+// All of the solve that needs no f: weights P~ and their row sums, leaf inverses, and the past's
+// contribution. Uses the workspace; does not touch params.f and params.s.
 cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFeedbackParams& params,
                                  cudaStream_t stream);
 
-// s_t = f_t + gamma_t sum_{j<t} softmax_{j<t}(qb_t . kb_j D^-1/2) s_j (s_0 = f_0) for the segments' rows. Writes s
-// in float32 to params.s, to the pages in their type and, compact, to the open page the rows of the segment's last
-// block when that block is unfinished. A position's s is read as fp16 or better.
+// s_t = f_t + gamma_t sum_{j<t} softmax_{j<t}(qb_t . kb_j D^-1/2) s_j (s_0 = f_0) for the segments' rows.
+// Writes s in float32 to params.s, to the pages in their type and, compact, to the open page the rows of the
+// segment's last block when that block is unfinished. A position's s is read as fp16 or better.
 cudaError_t LaunchPrefillSolve(const PrefillContext& context, const PrefillFeedbackParams& params,
                                cudaStream_t stream);
 

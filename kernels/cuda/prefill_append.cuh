@@ -1,4 +1,5 @@
-// Where a solved row of s goes: the step's activations, the page, and the open page of the block still being filled.
+// Where a solved row of s goes: the step's activations, the page, and the open page of the block still being
+// filled.
 #pragma once
 
 #include "kernels/cuda/prefill_launch.h"
@@ -7,7 +8,8 @@ namespace sessa::cuda {
 
 // fp16, saturating: a value beyond its range becomes +-65504.
 __device__ __forceinline__ __half2 ClampToHalf(float2 value) {
-  return __floats2half2_rn(fminf(fmaxf(value.x, -65504.f), 65504.f), fminf(fmaxf(value.y, -65504.f), 65504.f));
+  return __floats2half2_rn(fminf(fmaxf(value.x, -65504.f), 65504.f),
+                           fminf(fmaxf(value.y, -65504.f), 65504.f));
 }
 
 // Column 0 of a padded row's places; all null for rows that are not new, open null outside the last block.
@@ -17,7 +19,8 @@ struct SolvedRow {
   float* open = nullptr;
 };
 
-__device__ __forceinline__ SolvedRow FindSolvedRow(const PrefillBuffers& buffers, const DeviceSegment& segment, int i,
+__device__ __forceinline__ SolvedRow FindSolvedRow(const PrefillBuffers& buffers,
+                                                   const DeviceSegment& segment, int i,
                                                    const SolveOperands& operands) {
   SolvedRow row;
   const int end = segment.lead + segment.rows;

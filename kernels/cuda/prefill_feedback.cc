@@ -82,10 +82,11 @@ cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFee
   Sequence sequence;
   for (const PrefillPlan::Panel& panel : plan.panels) {
     sequence.Run([&] {
-      return LaunchScore(buffers, List<ScoreTile>(context, plan.offsets.score, panel.score.first), panel.score.count,
-                         params.qb, context.limits->max_rows, stream);
+      return LaunchScore(buffers, List<ScoreTile>(context, plan.offsets.score, panel.score.first),
+                         panel.score.count, params.qb, context.limits->max_rows, stream);
     });
-    sequence.Run([&] { return LaunchWeightNorm(buffers, rows, plan.rows.count, panel.index, params.gamma, stream); });
+    sequence.Run(
+        [&] { return LaunchWeightNorm(buffers, rows, plan.rows.count, panel.index, params.gamma, stream); });
     sequence.Run([&] {
       return LaunchProduct(buffers, ProductKind::kPast, plan.tile_columns, ProductTiles(context, panel.past),
                            panel.past.count, {}, stream);
@@ -113,15 +114,17 @@ cudaError_t LaunchPrefillSolve(const PrefillContext& context, const PrefillFeedb
     const SolveOperands operands{params.f, params.s, params.saturations};
     sequence.Run([&] {
       if (plan.planes == 1) {
-        return LaunchProduct(buffers, ProductKind::kRight, plan.tile_columns, ProductTiles(context, plan.right),
-                             plan.right.count, operands, stream);
+        return LaunchProduct(buffers, ProductKind::kRight, plan.tile_columns,
+                             ProductTiles(context, plan.right), plan.right.count, operands, stream);
       }
-      return LaunchRightSide(buffers, List<SolveRows>(context, plan.offsets.rows), plan.rows.count, params.f, stream);
+      return LaunchRightSide(buffers, List<SolveRows>(context, plan.offsets.rows), plan.rows.count, params.f,
+                             stream);
     });
     for (const PrefillPlan::Solve& solve : plan.solve) {
       sequence.Run([&] {
-        return LaunchProduct(buffers, solve.leaf ? ProductKind::kLeaf : ProductKind::kUpdate, plan.solve_columns,
-                             ProductTiles(context, solve.range), solve.range.count, operands, stream);
+        return LaunchProduct(buffers, solve.leaf ? ProductKind::kLeaf : ProductKind::kUpdate,
+                             plan.solve_columns, ProductTiles(context, solve.range), solve.range.count,
+                             operands, stream);
       });
     }
     if (plan.substitutes) {

@@ -35,9 +35,11 @@ cudaError_t LaunchFlashForward(const PrefillContext& context, const PrefillForwa
   const bool alternate = context.limits->tuning.alternate;
   if (shape.head_width() == 128) return LaunchFlash<128, 2, true>(p, blocks, stream);
   if (plan.forward_rows == 192) {
-    return alternate ? LaunchFlash<64, 3, true>(p, blocks, stream) : LaunchFlash<64, 3, false>(p, blocks, stream);
+    return alternate ? LaunchFlash<64, 3, true>(p, blocks, stream)
+                     : LaunchFlash<64, 3, false>(p, blocks, stream);
   }
-  return alternate ? LaunchFlash<64, 2, true>(p, blocks, stream) : LaunchFlash<64, 2, false>(p, blocks, stream);
+  return alternate ? LaunchFlash<64, 2, true>(p, blocks, stream)
+                   : LaunchFlash<64, 2, false>(p, blocks, stream);
 }
 
 }  // namespace sessa::cuda

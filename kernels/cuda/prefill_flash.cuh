@@ -2,11 +2,12 @@
 //
 //   o_t,h = sum_{j<=t} 2^(S[t,j] - m) v_j / sum_{j<=t} 2^(S[t,j] - m),   S = q_t,h . k_j,h' d^-1/2 log2(e)
 //
-// A persistent block takes one piece of work (a tile of query rows, a head) after the other: 64 rows a consumer
-// warpgroup. One thread of the last warpgroup copies q, then tiles of 128 positions (two pages) of k and v through a
-// ring, and goes on to the next piece while the consumers finish. A consumer keeps S, and the weights as bf16,
-// in registers; while the tensor cores multiply a tile's weights with v, it computes the next tile's weights.
-// Tiles are visited from the last to the first, so that masking is needed in the first ones only.
+// A persistent block takes one piece of work (a tile of query rows, a head) after the other: 64 rows a
+// consumer warpgroup. One thread of the last warpgroup copies q, then tiles of 128 positions (two pages) of k
+// and v through a ring, and goes on to the next piece while the consumers finish. A consumer keeps S, and the
+// weights as bf16, in registers; while the tensor cores multiply a tile's weights with v, it computes the
+// next tile's weights. Tiles are visited from the last to the first, so that masking is needed in the first
+// ones only.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -44,7 +45,8 @@ struct FlashShape {
 
 template <int kStages>
 struct FlashBarriers {
-  uint64_t query_full[2], query_empty[2], k_full[kStages], v_full[kStages], k_empty[kStages], v_empty[kStages];
+  uint64_t query_full[2], query_empty[2], k_full[kStages], v_full[kStages], k_empty[kStages],
+      v_empty[kStages];
 };
 
 #if SESSA_HOPPER_CODE
@@ -58,7 +60,8 @@ struct FlashPlace {
   __device__ void NextStage() {
     if (++stage == kStages) stage = 0, phase ^= 1;
   }
-  // The piece of this round: rounds alternate in direction, so that a block with long pieces gets short ones next.
+  // The piece of this round: rounds alternate in direction, so that a block with long pieces gets short ones
+  // next.
   __device__ int Work() const {
     return round * gridDim.x + (round % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x);
   }
@@ -68,7 +71,8 @@ __device__ __forceinline__ int FlashTiles(const ForwardTile& at) {
   return (at.position + at.rows + kFlashColumns - 1) / kFlashColumns;
 }
 
-// q boxes: [64 rows][64 of d], the halves of d of a group after each other; k, v: [128 positions][64 of d] likewise.
+// q boxes: [64 rows][64 of d], the halves of d of a group after each other; k, v: [128 positions][64 of d]
+// likewise.
 template <int kHead, int kGroups>
 __device__ __forceinline__ void FlashProduce(const FlashParams& p, uint8_t* queries, uint8_t* ring,
                                              FlashBarriers<FlashShape<kHead, kGroups>::kStages>& barriers) {
@@ -96,12 +100,13 @@ __device__ __forceinline__ void FlashProduce(const FlashParams& p, uint8_t* quer
       uint8_t* k = ring + place.stage * 2 * Shape::kTileBytes;
       for (int plane = 0; plane < 2; plane++) {
         uint64_t* full = plane == 0 ? &barriers.k_full[place.stage] : &barriers.v_full[place.stage];
-        BarrierWait(plane == 0 ? &barriers.k_empty[place.stage] : &barriers.v_empty[place.stage], place.phase ^ 1);
+        BarrierWait(plane == 0 ? &barriers.k_empty[place.stage] : &barriers.v_empty[place.stage],
+                    place.phase ^ 1);
         BarrierExpectBytes(full, Shape::kTileBytes);
         for (int x = 0; x < kHead; x += 64) {
           for (int i = 0; i < 2; i++) {
-            CopyBox(k + plane * Shape::kTileBytes + (x / 64 * 2 + i) * 64 * 128, plane == 0 ? &p.k : &p.v, full,
-                    column + x, 0, pages[i]);
+            CopyBox(k + plane * Shape::kTileBytes + (x / 64 * 2 + i) * 64 * 128, plane == 0 ? &p.k : &p.v,
+                    full, column + x, 0, pages[i]);
           }
         }
       }
@@ -118,19 +123,22 @@ struct FlashRows {
 
 template <int kHead>
 __device__ __forceinline__ void FlashScores(float (&S)[kFlashColumns / 2], uint32_t q, uint32_t k) {
+  const Operand queries = RowOperand(q), keys = RowOperand(k);
 #pragma unroll
   for (int x = 0; x < kHead; x += 16) {
-    WgmmaShared<0>(S, RowDescriptor(q + x / 64 * 64 * 128 + x % 64 * 2),
-                   RowDescriptor(k + x / 64 * kFlashColumns * 128 + x % 64 * 2), x > 0, __nv_bfloat16());
+    WgmmaShared<0>(S, queries.At(x / 64 * 64 * 128 + x % 64 * 2),
+                   keys.At(x / 64 * kFlashColumns * 128 + x % 64 * 2), x > 0, __nv_bfloat16());
   }
 }
 
 template <int kHead>
-__device__ __forceinline__ void FlashValues(float (&O)[kHead / 2], const uint32_t (&P)[kFlashColumns / 4], uint32_t v) {
+__device__ __forceinline__ void FlashValues(float (&O)[kHead / 2], const uint32_t (&P)[kFlashColumns / 4],
+                                            uint32_t v) {
+  const Operand values = ColumnOperand(v, kFlashColumns * 128);
 #pragma unroll
   for (int j = 0; j < kFlashColumns; j += 16) {
     const uint32_t a[4] = {P[j / 4], P[j / 4 + 1], P[j / 4 + 2], P[j / 4 + 3]};
-    WgmmaRegisters<1>(O, a, ColumnDescriptor(v + j * 128, kFlashColumns * 128), 1, __nv_bfloat16());
+    WgmmaRegisters<1>(O, a, values.At(j * 128), 1, __nv_bfloat16());
   }
 }
 
@@ -146,10 +154,10 @@ __device__ __forceinline__ void FlashMask(float (&S)[kFlashColumns / 2], int pos
   }
 }
 
-// S becomes the weights 2^(S - m); alpha: what sums over earlier tiles are multiplied with. Both rows at once and in
-// several chains each: a warp has no company to hide its latencies behind.
-__device__ __forceinline__ void FlashSoftmax(float (&S)[kFlashColumns / 2], FlashRows& rows, float (&alpha)[2],
-                                             float scale) {
+// S becomes the weights 2^(S - m); alpha: what sums over earlier tiles are multiplied with. Both rows at once
+// and in several chains each: a warp has no company to hide its latencies behind.
+__device__ __forceinline__ void FlashSoftmax(float (&S)[kFlashColumns / 2], FlashRows& rows,
+                                             float (&alpha)[2], float scale) {
   float largest[4] = {rows.maximum[0], rows.maximum[0], rows.maximum[1], rows.maximum[1]};
 #pragma unroll
   for (int i = 0; i < kFlashColumns / 2; i++) largest[i % 4] = fmaxf(largest[i % 4], S[i]);
@@ -177,8 +185,15 @@ __device__ __forceinline__ void FlashSoftmax(float (&S)[kFlashColumns / 2], Flas
   rows.sum[1] = sum[2] + sum[3];
 }
 
+// Keeps what follows behind the computation of two sums of weights: ptxas moves waits for wgmma up across
+// arithmetic, which would leave nothing to overlap. Sums are not negative, so nobody sleeps.
+__device__ __forceinline__ void HoldUntil(float x, float y) {
+  if (x < 0 || y < 0) asm volatile("nanosleep.u32 1;" ::: "memory");
+}
+
 // The accumulator's layout is that of the A operand: eight columns of two rows become one register of each.
-__device__ __forceinline__ void FlashPack(uint32_t (&P)[kFlashColumns / 4], const float (&S)[kFlashColumns / 2]) {
+__device__ __forceinline__ void FlashPack(uint32_t (&P)[kFlashColumns / 4],
+                                          const float (&S)[kFlashColumns / 2]) {
 #pragma unroll
   for (int i = 0; i < kFlashColumns / 4; i++) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(S[2 * i], S[2 * i + 1]);
@@ -210,27 +225,30 @@ __device__ __forceinline__ void FlashStore(const FlashParams& p, const ForwardTi
     sum += __shfl_xor_sync(0xffffffffu, sum, 2);
     const bool stored = row + 8 * half < at.rows;
     const float factor = 1 / sum;
-    __nv_bfloat16* to = p.o + static_cast<int64_t>(at.first_row + row + 8 * half) * p.D + head * kHead + 8 * lane;
+    __nv_bfloat16* to =
+        p.o + static_cast<int64_t>(at.first_row + row + 8 * half) * p.D + head * kHead + 8 * lane;
 #pragma unroll
     for (int j = 0; j < kHead / 8; j += 4) {
       uint32_t packed[4];
 #pragma unroll
       for (int k = 0; k < 4; k++) {
-        const __nv_bfloat162 pair = __floats2bfloat162_rn(O[4 * (j + k) + 2 * half] * factor,
-                                                          O[4 * (j + k) + 2 * half + 1] * factor);
+        const __nv_bfloat162 pair =
+            __floats2bfloat162_rn(O[4 * (j + k) + 2 * half] * factor, O[4 * (j + k) + 2 * half + 1] * factor);
         packed[k] = *reinterpret_cast<const uint32_t*>(&pair);
       }
       QuadTranspose(packed);
-      if (stored) *reinterpret_cast<uint4*>(to + 8 * j) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+      if (stored)
+        *reinterpret_cast<uint4*>(to + 8 * j) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
     }
   }
 }
 
-// One piece of work. kAlternate: the consumers take turns at handing work to the tensor cores, so that one computes
-// weights while another multiplies.
+// One piece of work. kAlternate: the consumers take turns at handing work to the tensor cores, so that one
+// computes weights while another multiplies.
 template <int kHead, int kGroups, bool kAlternate>
-__device__ __forceinline__ void FlashAttend(const FlashParams& p, const ForwardTile& at, int head, uint8_t* queries,
-                                            uint8_t* ring, FlashBarriers<FlashShape<kHead, kGroups>::kStages>& barriers,
+__device__ __forceinline__ void FlashAttend(const FlashParams& p, const ForwardTile& at, int head,
+                                            uint8_t* queries, uint8_t* ring,
+                                            FlashBarriers<FlashShape<kHead, kGroups>::kStages>& barriers,
                                             FlashPlace<FlashShape<kHead, kGroups>::kStages>& place) {
   using Shape = FlashShape<kHead, kGroups>;
   const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
@@ -281,6 +299,7 @@ __device__ __forceinline__ void FlashAttend(const FlashParams& p, const ForwardT
     if (lane == 0) BarrierArrive(&barriers.k_empty[place.stage]);
     if (position < (tile + 1) * kFlashColumns) FlashMask(S, position, tile * kFlashColumns);
     FlashSoftmax(S, rows, alpha, p.scale);
+    HoldUntil(rows.sum[0], rows.sum[1]);
     WgmmaWait<0>();
     Pin(O);
     if (lane == 0) BarrierArrive(&barriers.v_empty[v_stage]);
@@ -364,8 +383,8 @@ cudaError_t LaunchFlash(const FlashParams& params, int multiprocessors, cudaStre
       FlashKernel<kHead, kGroups, kAlternate>, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::kShared);
   if (configured != cudaSuccess) return configured;
   const int blocks = params.work < multiprocessors ? params.work : multiprocessors;
-  return LaunchOverlapped(FlashKernel<kHead, kGroups, kAlternate>, blocks, Shape::kThreads, Shape::kShared, stream,
-                          params);
+  return LaunchOverlapped(FlashKernel<kHead, kGroups, kAlternate>, blocks, Shape::kThreads, Shape::kShared,
+                          stream, params);
 }
 
 }  // namespace sessa::cuda

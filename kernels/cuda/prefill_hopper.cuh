@@ -1,7 +1,7 @@
 // The Hopper instructions that the prefill kernels use: mbarriers, bulk tensor copies, wgmma descriptors.
 //
-// Shared tiles are made of boxes of 64 two-byte numbers (128 bytes) by some rows, in the 128-byte swizzle: the
-// 16-byte chunk c of row r lies at 128 r + 16 (c ^ (r % 8)). Boxes begin at multiples of 1024 bytes.
+// Shared tiles are made of boxes of 64 two-byte numbers (128 bytes) by some rows, in the 128-byte swizzle:
+// the 16-byte chunk c of row r lies at 128 r + 16 (c ^ (r % 8)). Boxes begin at multiples of 1024 bytes.
 #pragma once
 
 #include <cuda.h>
@@ -23,7 +23,8 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
 }
 
 __device__ __forceinline__ void BarrierInit(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals) : "memory");
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals)
+               : "memory");
 }
 
 // Makes initialised barriers visible to the copy engine; a __syncthreads follows.
@@ -33,7 +34,8 @@ __device__ __forceinline__ void BarrierInitFence() {
 }
 
 __device__ __forceinline__ void BarrierExpectBytes(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes)
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+               "r"(bytes)
                : "memory");
 }
 
@@ -57,13 +59,14 @@ __device__ __forceinline__ void PrefetchMap(const CUtensorMap* map) {
 
 __device__ __forceinline__ void CopyBox(void* to, const CUtensorMap* map, uint64_t* barrier, int x, int y) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
-          SharedAddress(to)),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], "
+      "[%2];" ::"r"(SharedAddress(to)),
       "l"(map), "r"(SharedAddress(barrier)), "r"(x), "r"(y)
       : "memory");
 }
 
-__device__ __forceinline__ void CopyBox(void* to, const CUtensorMap* map, uint64_t* barrier, int x, int y, int z) {
+__device__ __forceinline__ void CopyBox(void* to, const CUtensorMap* map, uint64_t* barrier, int x, int y,
+                                        int z) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
       "[%2];" ::"r"(SharedAddress(to)),
@@ -72,7 +75,9 @@ __device__ __forceinline__ void CopyBox(void* to, const CUtensorMap* map, uint64
 }
 
 // Orders ordinary writes to shared memory before later reads by wgmma; a barrier among the threads follows.
-__device__ __forceinline__ void FenceSharedWrites() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void FenceSharedWrites() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 // Barrier `id` among `threads` threads of the block.
 __device__ __forceinline__ void NamedBarrier(int id, int threads) {
@@ -85,7 +90,9 @@ __device__ __forceinline__ void NamedBarrierArrive(int id, int threads) {
 }
 
 __device__ __forceinline__ void WgmmaFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void WgmmaCommit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void WgmmaCommit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
 // Waits until at most kPending committed groups are unfinished.
 template <int kPending>
 __device__ __forceinline__ void WgmmaWait() {
@@ -107,17 +114,24 @@ __device__ __forceinline__ void ShrinkRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-// Descriptor of an operand whose k runs along the rows' 128 bytes (rows are m or n, 128 bytes apart). k += 16 is
-// an address 32 bytes further on.
-__device__ __forceinline__ uint64_t RowDescriptor(uint32_t address) {
-  return (uint64_t{1} << 62) | (uint64_t{1024 >> 4} << 32) | (uint64_t{1} << 16) | ((address & 0x3ffff) >> 4);
+// How wgmma finds an operand in shared memory. Byte offsets must be multiples of 16.
+struct Operand {
+  uint32_t low, high;
+  __device__ __forceinline__ uint64_t At(uint32_t bytes) const {
+    return (static_cast<uint64_t>(high) << 32) | (low + (bytes >> 4));
+  }
+};
+
+// An operand whose k runs along the rows' 128 bytes (rows are m or n, 128 bytes apart). k += 16 is 32 bytes
+// further.
+__device__ __forceinline__ Operand RowOperand(uint32_t address) {
+  return {1u << 16 | (address & 0x3ffff) >> 4, 1u << 30 | 1024 >> 4};
 }
 
-// Descriptor of an operand B whose rows are k and whose columns (n) come in boxes of 64, box_bytes apart; for the
-// transposing forms of wgmma. k += 16 is an address 2048 bytes further on.
-__device__ __forceinline__ uint64_t ColumnDescriptor(uint32_t address, uint32_t box_bytes) {
-  return (uint64_t{1} << 62) | (uint64_t{1024 >> 4} << 32) | (uint64_t{box_bytes >> 4} << 16) |
-         ((address & 0x3ffff) >> 4);
+// An operand B whose rows are k and whose columns (n) come in boxes of 64, box_bytes apart; for the
+// transposing forms of wgmma. k += 16 is 2048 bytes further.
+__device__ __forceinline__ Operand ColumnOperand(uint32_t address, uint32_t box_bytes) {
+  return {box_bytes >> 4 << 16 | (address & 0x3ffff) >> 4, 1u << 30 | 1024 >> 4};
 }
 
 __device__ __forceinline__ float Exp2(float x) {

@@ -14,16 +14,16 @@ struct PrefillBuffers {
   const DeviceSegment* segments = nullptr;
   const int32_t* page_table = nullptr;
   int32_t D = 0;
-  int32_t capacity = 0;       // workspace rows
-  int32_t padded_rows = 0;    // of them in use
-  int32_t width = 0;          // row length of r, r_half, s_half, planes
+  int32_t capacity = 0;     // workspace rows
+  int32_t padded_rows = 0;  // of them in use
+  int32_t width = 0;        // row length of r, r_half, s_half, planes
   int32_t panel_columns = 0;
   int32_t planes_count = 0;
   __half* panel = nullptr;
   float2* stats = nullptr;
   float *row_max = nullptr, *row_sum = nullptr, *sigma = nullptr, *rescale = nullptr;  // (rows)
-  __half* inverse = nullptr;  // (rows, kMaxLeaf)
-  __half* product = nullptr;  // (rows, kMaxLeaf / 2)
+  __half* inverse = nullptr;                                                           // (rows, kMaxLeaf)
+  __half* product = nullptr;                                                           // (rows, kMaxLeaf / 2)
   float* planes = nullptr;
   float* r = nullptr;
   __half* r_half = nullptr;
@@ -43,10 +43,10 @@ PrefillBuffers ResolveBuffers(const PrefillContext& context);
 cudaError_t LaunchScore(const PrefillBuffers& buffers, const ScoreTile* tiles, int count, const void* qb,
                         int32_t qb_rows, cudaStream_t stream);
 
-// NORM: joins the panel's maxima and sums with those of the panels before it, brings P~ to the joint maximum, and
-// for the last panel (index 0) forms sigma = gamma / sum.
-cudaError_t LaunchWeightNorm(const PrefillBuffers& buffers, const SolveRows* rows, int count, int32_t panel_index,
-                       const float* gamma, cudaStream_t stream);
+// NORM: joins the panel's maxima and sums with those of the panels before it, brings P~ to the joint maximum,
+// and for the last panel (index 0) forms sigma = gamma / sum.
+cudaError_t LaunchWeightNorm(const PrefillBuffers& buffers, const SolveRows* rows, int count,
+                             int32_t panel_index, const float* gamma, cudaStream_t stream);
 
 enum class ProductKind {
   kPast,         // planes = [planes * rescale +] P~ s of closed pages
@@ -63,13 +63,16 @@ struct SolveOperands {
   unsigned long long* saturations = nullptr;
 };
 
-cudaError_t LaunchProduct(const PrefillBuffers& buffers, ProductKind product, int tile_columns, const ProductTile* tiles,
-                          int count, const SolveOperands& operands, cudaStream_t stream);
+cudaError_t LaunchProduct(const PrefillBuffers& buffers, ProductKind product, int tile_columns,
+                          const ProductTile* tiles, int count, const SolveOperands& operands,
+                          cudaStream_t stream);
 
 // INV, base: inverses of the 128 x 128 diagonal blocks.
-cudaError_t LaunchBaseLeaves(const PrefillBuffers& buffers, const LeafTile* tiles, int count, cudaStream_t stream);
+cudaError_t LaunchBaseLeaves(const PrefillBuffers& buffers, const LeafTile* tiles, int count,
+                             cudaStream_t stream);
 
-// r = f + sigma * (sum of planes), the open page's s in rows before the segment, 0 in padding: where sums are split.
+// r = f + sigma * (sum of planes), the open page's s in rows before the segment, 0 in padding: where sums are
+// split.
 cudaError_t LaunchRightSide(const PrefillBuffers& buffers, const SolveRows* rows, int count, const float* f,
                             cudaStream_t stream);
 
@@ -80,7 +83,8 @@ cudaError_t LaunchSubstitute(const PrefillBuffers& buffers, int segments, const 
 // The plain kernels: any shape, any state type, any card.
 cudaError_t LaunchPlainForward(const PrefillContext& context, const PrefillForwardParams& params,
                                cudaStream_t stream);
-cudaError_t LaunchPlainSolve(const PrefillContext& context, const PrefillFeedbackParams& params, cudaStream_t stream);
+cudaError_t LaunchPlainSolve(const PrefillContext& context, const PrefillFeedbackParams& params,
+                             cudaStream_t stream);
 // The tensor-core forward kernel, for head widths 64 and 128.
 cudaError_t LaunchFlashForward(const PrefillContext& context, const PrefillForwardParams& params,
                                cudaStream_t stream);

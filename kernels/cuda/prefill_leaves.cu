@@ -1,27 +1,22 @@
 // INV, base: (I - A)^-1 - I of the 128 x 128 diagonal blocks of A[i,j] = sigma_i P~[i,j], j < i.
 //
-// Blocks of 16 by substitution in float32, a thread a column: x_i = delta + sigma_i sum_{j<i} P~[i,j] x_j. Then pairs
-// of blocks are joined, 16 to 32 to 64 to 128, on tensor cores: [[V11, 0], [V22 T, V22]], T = sigma P~21 V11. An
-// error of a block's inverse doubles with every joining (an entry is a product over the tokens in between), so here
-// V and T are pairs of fp16, high + low, as good as float32; P~ is exact. One rounding to fp16 comes at the end.
-// Pairs of these are joined to 256 by a cluster of two blocks, half of the columns each, from fp16 as the levels above.
+// Blocks of 16 by substitution in float32, a thread a column: x_i = delta + sigma_i sum_{j<i} P~[i,j] x_j.
+// Then pairs of blocks are joined, 16 to 32 to 64 to 128, on tensor cores: [[V11, 0], [V22 T, V22]], T =
+// sigma P~21 V11. An error of a block's inverse doubles with every joining (an entry is a product over the
+// tokens in between), so here V and T are pairs of fp16, high + low, as good as float32; P~ is exact. One
+// rounding to fp16 comes at the end. Pairs of these are joined to 256 by a cluster of two blocks, half of the
+// columns each, from fp16 as the levels above.
 #include <cooperative_groups.h>
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/prefill_launch.h"
 #include "kernels/cuda/prefill_overlap.cuh"
 
-// Clusters exist since sm_90; the fast kernels run nowhere else.
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-#define SESSA_CLUSTERS 1
-#else
-#define SESSA_CLUSTERS 0
-#endif
-
 namespace sessa::cuda {
 namespace {
 
-constexpr int kStride = kBaseLeaf + 8;  // halves a shared row: 16 bytes more than 256, so that rows change banks
+constexpr int kStride =
+    kBaseLeaf + 8;  // halves a shared row: 16 bytes more than 256, so that rows change banks
 constexpr int kLeafThreads = 256;
 constexpr int kMatrix = kBaseLeaf * kStride;
 constexpr int kLeafShared = 5 * kMatrix * 2 + kBaseLeaf * 4;
@@ -52,14 +47,16 @@ __device__ __forceinline__ void LoadTransposed(uint32_t (&x)[2], const __half* r
 // d (16 x 8) += a (16 x 16) b (16 x 8).
 __device__ __forceinline__ void Multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
+      "%1, %2, "
       "%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// For every pair of blocks of kHalf rows: c21 = a b, a at (kHalf, a_column) and b at (b_row, 0) of the pair, rows
-// multiplied with sigma when given. a.low null: a is its high part alone. No block of c that is written is read.
+// For every pair of blocks of kHalf rows: c21 = a b, a at (kHalf, a_column) and b at (b_row, 0) of the pair,
+// rows multiplied with sigma when given. a.low null: a is its high part alone. No block of c that is written
+// is read.
 template <int kHalf, bool kSplitA>
 __device__ void JoinProduct(const Split& a, int a_column, const Split& b, int b_row, const Split& c,
                             const float* sigma) {
@@ -97,8 +94,8 @@ __device__ void JoinProduct(const Split& a, int a_column, const Split& b, int b_
 
 template <int kHalf>
 __device__ void Join(const Split& P, const Split& V, const Split& T, const float* sigma) {
-  JoinProduct<kHalf, false>(P, 0, V, 0, T, sigma);             // T = sigma P21 V11
-  JoinProduct<kHalf, true>(V, kHalf, T, kHalf, V, nullptr);    // V21 = V22 T
+  JoinProduct<kHalf, false>(P, 0, V, 0, T, sigma);           // T = sigma P21 V11
+  JoinProduct<kHalf, true>(V, kHalf, T, kHalf, V, nullptr);  // V21 = V22 T
 }
 
 // The inverses of the eight 16 x 16 diagonal blocks; a thread has a column.
@@ -126,11 +123,13 @@ __device__ __forceinline__ int MyColumn() { return threadIdx.x % 16 * 8; }
 __device__ __forceinline__ int MyRow(int pass) { return threadIdx.x / 16 + 16 * pass; }
 
 // Loads rows [0, rows) of a matrix of weights (all loads at once), zeros behind them.
-__device__ __forceinline__ void LoadWeights(uint4 (&to)[kPasses], const __half* from, int64_t stride, int rows) {
+__device__ __forceinline__ void LoadWeights(uint4 (&to)[kPasses], const __half* from, int64_t stride,
+                                            int rows) {
 #pragma unroll
   for (int pass = 0; pass < kPasses; pass++) {
     to[pass] = make_uint4(0, 0, 0, 0);
-    if (MyRow(pass) < rows) to[pass] = *reinterpret_cast<const uint4*>(from + MyRow(pass) * stride + MyColumn());
+    if (MyRow(pass) < rows)
+      to[pass] = *reinterpret_cast<const uint4*>(from + MyRow(pass) * stride + MyColumn());
   }
 }
 
@@ -176,9 +175,10 @@ __device__ void SlabProduct(float (&sum)[kSlab / 8][4], const __half* a, const _
   }
 }
 
-// W21's columns [slab, slab + 64): T = sigma (P21 V11), W21 = V22 T. P21 in shared memory, T is scratch there.
-__device__ void JoinPair(const __half* P21, const __half* V11, const __half* V22, __half* T, const float* sigma,
-                         int slab, __half* to, int rows) {
+// W21's columns [slab, slab + 64): T = sigma (P21 V11), W21 = V22 T. P21 in shared memory, T is scratch
+// there.
+__device__ void JoinPair(const __half* P21, const __half* V11, const __half* V22, __half* T,
+                         const float* sigma, int slab, __half* to, int rows) {
   const int first = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
   float left[kSlab / 8][4] = {};
   SlabProduct(left, P21, V11 + slab);
@@ -207,8 +207,27 @@ __device__ void JoinPair(const __half* P21, const __half* V11, const __half* V22
   }
 }
 
-__global__ void __launch_bounds__(kLeafThreads) BaseLeafKernel(PrefillBuffers buffers, const LeafTile* tiles) {
-#if SESSA_CLUSTERS
+// Clusters exist since sm_90; the fast kernels run nowhere else.
+__device__ __forceinline__ void ClusterSync() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cooperative_groups::this_cluster().sync();
+#else
+  __trap();
+#endif
+}
+
+// The same place in the shared memory of the cluster's block `rank`.
+__device__ __forceinline__ const __half* OtherShared(__half* mine, int rank) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  return cooperative_groups::this_cluster().map_shared_rank(mine, rank);
+#else
+  __trap();
+  return mine;
+#endif
+}
+
+__global__ void __launch_bounds__(kLeafThreads)
+    BaseLeafKernel(PrefillBuffers buffers, const LeafTile* tiles) {
   extern __shared__ uint4 shared4[];
   __half* matrices = reinterpret_cast<__half*>(shared4);
   const Split P = {matrices, nullptr}, V = {matrices + kMatrix, matrices + 2 * kMatrix},
@@ -225,7 +244,8 @@ __global__ void __launch_bounds__(kLeafThreads) BaseLeafKernel(PrefillBuffers bu
 
   uint4 weights[kPasses], low_weights[kPasses];
   LoadWeights(weights, buffers.panel + base * stride + tile.column, stride, valid);
-  LoadWeights(low_weights, buffers.panel + low_base * stride + tile.column - rank * kBaseLeaf, stride, low_valid);
+  LoadWeights(low_weights, buffers.panel + low_base * stride + tile.column - rank * kBaseLeaf, stride,
+              low_valid);
   if (threadIdx.x < kBaseLeaf) {
     sigma[threadIdx.x] = static_cast<int>(threadIdx.x) < valid ? buffers.sigma[base + threadIdx.x] : 0;
   }
@@ -242,10 +262,8 @@ __global__ void __launch_bounds__(kLeafThreads) BaseLeafKernel(PrefillBuffers bu
   StoreInverse(buffers.inverse + base * kMaxLeaf + tile.leaf_column, V.high, valid);
   if (!tile.joined) return;  // nor is the other block of the cluster
 
-  namespace cg = cooperative_groups;
-  const cg::cluster_group cluster = cg::this_cluster();
-  cluster.sync();
-  const __half* remote = cluster.map_shared_rank(V.high, 1 - rank);
+  ClusterSync();
+  const __half* remote = OtherShared(V.high, 1 - rank);
   uint4 other[kPasses];
 #pragma unroll
   for (int pass = 0; pass < kPasses; pass++) {
@@ -255,16 +273,15 @@ __global__ void __launch_bounds__(kLeafThreads) BaseLeafKernel(PrefillBuffers bu
   StoreShared(P.high, low_weights);
   __syncthreads();
   JoinPair(P.high, rank == 0 ? V.high : T.high, rank == 0 ? T.high : V.high, V.low, buffers.sigma + low_base,
-           rank * kSlab, buffers.inverse + low_base * kMaxLeaf + tile.leaf_column - rank * kBaseLeaf, low_valid);
-  cluster.sync();  // the other block has read V
-#else
-  __trap();
-#endif
+           rank * kSlab, buffers.inverse + low_base * kMaxLeaf + tile.leaf_column - rank * kBaseLeaf,
+           low_valid);
+  ClusterSync();  // the other block has read V
 }
 
 }  // namespace
 
-cudaError_t LaunchBaseLeaves(const PrefillBuffers& buffers, const LeafTile* tiles, int count, cudaStream_t stream) {
+cudaError_t LaunchBaseLeaves(const PrefillBuffers& buffers, const LeafTile* tiles, int count,
+                             cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
   static const cudaError_t configured =
       cudaFuncSetAttribute(BaseLeafKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kLeafShared);

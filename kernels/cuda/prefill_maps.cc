@@ -20,22 +20,22 @@ EncodeFn Encoder() {
   return encoder;
 }
 
-cudaError_t Encode(CUtensorMap* map, const void* base, int rank, const cuuint64_t* sizes, const cuuint64_t* strides,
-                   const cuuint32_t* box) {
+cudaError_t Encode(CUtensorMap* map, const void* base, int rank, const cuuint64_t* sizes,
+                   const cuuint64_t* strides, const cuuint32_t* box) {
   const cuuint32_t ones[] = {1, 1, 1};
   if (Encoder() == nullptr) return cudaErrorNotSupported;
   // The type only sets the element size: bf16 and fp16 alike.
   const CUresult result =
-      Encoder()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void*>(base), sizes, strides, box, ones,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      Encoder()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void*>(base), sizes, strides, box,
+                ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 }  // namespace
 
-cudaError_t MakeMatrixMap(CUtensorMap* map, const void* base, int64_t rows, int64_t columns, int64_t row_bytes,
-                          int box_rows) {
+cudaError_t MakeMatrixMap(CUtensorMap* map, const void* base, int64_t rows, int64_t columns,
+                          int64_t row_bytes, int box_rows) {
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(row_bytes)};
   const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows)};

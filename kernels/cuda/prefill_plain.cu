@@ -1,8 +1,10 @@
 // The plain kernels: any shape, either state type, any card; float32 arithmetic on CUDA cores.
 //
-// Feedback takes some consecutive rows of one segment at a time, as many as their float32 weights fit the workspace:
+// Feedback takes some consecutive rows of one segment at a time, as many as their float32 weights fit the
+// workspace:
 //   SCORES   A[i,j] = qb_i . kb_j D^-1/2 for j < i;  WEIGHTS  A[i,:] = gamma_i softmax(A[i,:])
-//   SOLVE    s_i = f_i + sum_j A[i,j] s_j, row after row; a warp owns 8 columns of D, so rows need no grid barrier
+//   SOLVE    s_i = f_i + sum_j A[i,j] s_j, row after row; a warp owns 8 columns of D, so rows need no grid
+//   barrier
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -22,7 +24,7 @@ __device__ __forceinline__ float ToFloat(T x) {
 // One segment's rows, for all plain kernels.
 struct PlainParams {
   PrefillSegment segment;
-  const int32_t* pages;  // of the segment
+  const int32_t* pages;     // of the segment
   int first = 0, rows = 0;  // rows of the segment in this launch
   int D = 0;
   char *kb_plane = nullptr, *s_plane = nullptr, *open_plane = nullptr;
@@ -119,7 +121,8 @@ __device__ float PlainState(const PlainParams& p, int j, int column) {
   if (sizeof(State) == 2 && j / kPageTokens == p.segment.start / kPageTokens) {
     return reinterpret_cast<const float*>(p.open_plane + p.segment.open_page * p.open_page_bytes)[in_page];
   }
-  return ToFloat(reinterpret_cast<const State*>(p.s_plane + p.pages[j / kPageTokens] * p.page_bytes)[in_page]);
+  return ToFloat(
+      reinterpret_cast<const State*>(p.s_plane + p.pages[j / kPageTokens] * p.page_bytes)[in_page]);
 }
 
 template <class State>
@@ -138,8 +141,8 @@ __device__ void PlainStore(const PlainParams& p, int row, int column, float valu
 
 constexpr int kSolveColumns = 8;  // of a block; its 32 lanes a column split the sum over j
 
-// A block owns 8 columns: for each row, 256 threads sum over j = lane, lane + 32, ...; the row's s is read back by
-// the rows after it.
+// A block owns 8 columns: for each row, 256 threads sum over j = lane, lane + 32, ...; the row's s is read
+// back by the rows after it.
 template <class State>
 __global__ void __launch_bounds__(256) PlainSolveKernel(PlainParams p) {
   __shared__ float partial[8][kSolveColumns];
@@ -172,7 +175,8 @@ __global__ void PlainOpenKernel(PlainParams p) {
   const int position = (end - 1) / kPageTokens * kPageTokens + blockIdx.x;
   if (position >= end || position < p.segment.start) return;
   const int64_t row = static_cast<int64_t>(p.segment.first_row) + position - p.segment.start;
-  float* to = reinterpret_cast<float*>(p.open_plane + p.segment.open_page * p.open_page_bytes) + blockIdx.x * p.D;
+  float* to =
+      reinterpret_cast<float*>(p.open_plane + p.segment.open_page * p.open_page_bytes) + blockIdx.x * p.D;
   for (int d = threadIdx.x; d < p.D; d += blockDim.x) to[d] = p.s[row * p.D + d];
 }
 
@@ -188,8 +192,8 @@ struct PlainAttentionParams {
 
 constexpr int kMaxHeadWidth = 4096;  // shared memory
 
-// A block of 128 threads computes one row of one head: 128 positions at a time, a thread a position for the scores,
-// then a thread some columns for the values.
+// A block of 128 threads computes one row of one head: 128 positions at a time, a thread a position for the
+// scores, then a thread some columns for the values.
 template <class T>
 __global__ void __launch_bounds__(128) PlainForwardKernel(PlainAttentionParams p) {
   extern __shared__ float shared[];  // q (d), o (d)
@@ -223,7 +227,8 @@ __global__ void __launch_bounds__(128) PlainForwardKernel(PlainAttentionParams p
       float value = out[i] * alpha;
       for (int t = 0; t < count; t++) {
         const T* v = reinterpret_cast<const T*>(p.v_plane + p.pages[(base + t) / kPageTokens] * p.page_bytes);
-        value += weights[t] * ToFloat(v[static_cast<int64_t>((base + t) % kPageTokens) * kv_width + kv_column + i]);
+        value += weights[t] *
+                 ToFloat(v[static_cast<int64_t>((base + t) % kPageTokens) * kv_width + kv_column + i]);
       }
       out[i] = value;
     }

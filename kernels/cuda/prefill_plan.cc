@@ -54,7 +54,8 @@ int32_t PanelEnd(const DeviceSegment& segment, int32_t columns, int32_t index) {
 }
 
 // Splits the segments between the tensor-core kernels (appended to lists) and the plain ones.
-void ChooseKernels(const PrefillLimits& limits, const WorkspaceLayout& workspace, PrefillPlan* plan, Lists* lists) {
+void ChooseKernels(const PrefillLimits& limits, const WorkspaceLayout& workspace, PrefillPlan* plan,
+                   Lists* lists) {
   const bool fast = FastFeedbackShape(limits);
   int64_t columns = 0, padded_rows = 0, tiles = 0;
   for (const PrefillSegment& segment : plan->segments) {
@@ -88,7 +89,8 @@ int32_t TileColumns(int64_t row_tiles, int32_t width, int64_t wanted_blocks) {
   return 64;
 }
 
-void ChooseSplits(const PrefillLimits& limits, const WorkspaceLayout& workspace, PrefillPlan* plan, Lists* lists) {
+void ChooseSplits(const PrefillLimits& limits, const WorkspaceLayout& workspace, PrefillPlan* plan,
+                  Lists* lists) {
   int64_t row_tiles = 0, past = 0;
   for (const DeviceSegment& segment : lists->segments) {
     row_tiles += RoundUp(segment.padded, kTileRows) / kTileRows;
@@ -110,7 +112,8 @@ void ChooseSplits(const PrefillLimits& limits, const WorkspaceLayout& workspace,
   for (DeviceSegment& segment : lists->segments) segment.planes = segment.block_start > 0 ? planes : 0;
 }
 
-ScoreTile MakeScoreTile(const DeviceSegment& segment, int32_t row, int32_t column, int32_t origin, int32_t end) {
+ScoreTile MakeScoreTile(const DeviceSegment& segment, int32_t row, int32_t column, int32_t origin,
+                        int32_t end) {
   ScoreTile tile{};
   tile.qb_row = segment.first_row - segment.lead + row;
   tile.out_row = segment.base + row;
@@ -127,8 +130,8 @@ ScoreTile MakeScoreTile(const DeviceSegment& segment, int32_t row, int32_t colum
   return tile;
 }
 
-// Score tiles of the panel: all columns before a row block's end, ascending, so that blocks that run at the same
-// time share their kb.
+// Score tiles of the panel: all columns before a row block's end, ascending, so that blocks that run at the
+// same time share their kb.
 void AddScoreTiles(const PrefillPlan& plan, int32_t panel, Lists* lists) {
   for (int32_t column = 0; column < plan.panel_columns; column += kScoreColumns) {
     for (size_t i = 0; i < lists->segments.size(); i++) {
@@ -145,9 +148,10 @@ void AddScoreTiles(const PrefillPlan& plan, int32_t panel, Lists* lists) {
   }
 }
 
-// Tiles of planes[p] = [planes[p] +] P~ s over the panel's closed pages of the past; for the last panel of sums that
-// are not split, those of the right-hand side, with or without a past.
-void AddPastTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t panel, bool right, Lists* lists) {
+// Tiles of planes[p] = [planes[p] +] P~ s over the panel's closed pages of the past; for the last panel of
+// sums that are not split, those of the right-hand side, with or without a past.
+void AddPastTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t panel, bool right,
+                  Lists* lists) {
   for (size_t i = 0; i < lists->segments.size(); i++) {
     const DeviceSegment& segment = lists->segments[i];
     const int32_t origin = PanelOrigin(segment, plan.panel_columns, panel);
@@ -218,7 +222,8 @@ void AddInverseTiles(const PrefillPlan& plan, int32_t half, bool second, Lists* 
 }
 
 // Tiles of the solve of leaf number `index` of every segment.
-void AddSolveTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t index, bool leaf, Lists* lists) {
+void AddSolveTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t index, bool leaf,
+                   Lists* lists) {
   for (size_t i = 0; i < lists->segments.size(); i++) {
     const DeviceSegment& segment = lists->segments[i];
     const int32_t begin = index * plan.leaf, end = std::min(begin + plan.leaf, segment.padded);
@@ -256,9 +261,10 @@ void AddForwardTiles(PrefillPlan* plan, const PrefillLimits& limits, Lists* list
       lists->forward.push_back(tile);
     }
   }
-  std::stable_sort(lists->forward.begin(), lists->forward.end(), [](const ForwardTile& a, const ForwardTile& b) {
-    return a.position + a.rows > b.position + b.rows;  // longest first: the short ones fill the end
-  });
+  std::stable_sort(
+      lists->forward.begin(), lists->forward.end(), [](const ForwardTile& a, const ForwardTile& b) {
+        return a.position + a.rows > b.position + b.rows;  // longest first: the short ones fill the end
+      });
   plan->forward = {0, static_cast<int32_t>(lists->forward.size())};
 }
 
@@ -331,8 +337,7 @@ void AddSolve(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
   if (plan->inverse_columns == 0) plan->inverse_columns = row_tiles >= limits.multiprocessors / 4 ? 128 : 64;
   for (int32_t half = 2 * kBaseLeaf; half < std::min(limits.tuning.leaf, inverted); half *= 2) {
     for (bool second : {false, true}) {
-      plan->inverse.push_back(
-          Append(lists->product, [&] { AddInverseTiles(*plan, half, second, lists); }));
+      plan->inverse.push_back(Append(lists->product, [&] { AddInverseTiles(*plan, half, second, lists); }));
     }
   }
   for (int32_t index = 0; index * limits.tuning.leaf < inverted; index++) {
@@ -360,7 +365,8 @@ WorkspaceLayout MakeWorkspaceLayout(const PrefillLimits& limits) {
   WorkspaceLayout layout{};
   const bool fast = FastFeedbackShape(limits);
   // Twice the rows: segments are padded to blocks of 64 at both ends; and room for planes.
-  layout.rows = fast ? static_cast<int32_t>(std::max<int64_t>(4 * RoundUp(limits.max_rows, kTileRows), 512)) : 0;
+  layout.rows =
+      fast ? static_cast<int32_t>(std::max<int64_t>(4 * RoundUp(limits.max_rows, kTileRows), 512)) : 0;
   layout.width = static_cast<int32_t>(RoundUp(limits.shape.width, 64));
   const int64_t rows = layout.rows, width = layout.width;
   // A panel holds at least the columns of the new rows.
@@ -376,7 +382,8 @@ WorkspaceLayout MakeWorkspaceLayout(const PrefillLimits& limits) {
   layout.r_half = Take(&layout.bytes, rows * width * 2);
   layout.s_half = Take(&layout.bytes, rows * width * 2);
   // The plain kernels take as many rows at a time as their scores fit, one at least.
-  layout.plain_bytes = std::max<int64_t>(int64_t{4} * 16 * (int64_t{limits.max_context} + kPageTokens), 16 << 20);
+  layout.plain_bytes =
+      std::max<int64_t>(int64_t{4} * 16 * (int64_t{limits.max_context} + kPageTokens), 16 << 20);
   layout.plain = Take(&layout.bytes, layout.plain_bytes);
   return layout;
 }
@@ -385,7 +392,8 @@ int64_t PrefillWorkspaceBytes(const PrefillLimits& limits) { return MakeWorkspac
 
 int64_t PrefillTableBytes(const PrefillLimits&) { return kTableBytes; }
 
-PrefillPlan PlanPrefill(const PrefillLimits& limits, const PrefillSegment* segments, int32_t count, void* table) {
+PrefillPlan PlanPrefill(const PrefillLimits& limits, const PrefillSegment* segments, int32_t count,
+                        void* table) {
   const WorkspaceLayout workspace = MakeWorkspaceLayout(limits);
   PrefillPlan plan;
   Lists lists;

@@ -23,17 +23,26 @@ cudaError_t ByColumns(const PrefillBuffers& buffers, int tile_columns, const Pro
 
 }  // namespace
 
-cudaError_t LaunchProduct(const PrefillBuffers& buffers, ProductKind product, int tile_columns, const ProductTile* tiles,
-                          int count, const SolveOperands& operands, cudaStream_t stream) {
+cudaError_t LaunchProduct(const PrefillBuffers& buffers, ProductKind product, int tile_columns,
+                          const ProductTile* tiles, int count, const SolveOperands& operands,
+                          cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
-  const auto launch = [&](auto by_columns) { return by_columns(buffers, tile_columns, tiles, count, operands, stream); };
+  const auto launch = [&](auto by_columns) {
+    return by_columns(buffers, tile_columns, tiles, count, operands, stream);
+  };
   switch (product) {
-    case ProductKind::kPast: return launch(ByColumns<ProductKind::kPast>);
-    case ProductKind::kRight: return launch(ByColumns<ProductKind::kRight>);
-    case ProductKind::kInverseLeft: return launch(ByColumns<ProductKind::kInverseLeft>);
-    case ProductKind::kInverse: return launch(ByColumns<ProductKind::kInverse>);
-    case ProductKind::kUpdate: return launch(ByColumns<ProductKind::kUpdate>);
-    case ProductKind::kLeaf: return launch(ByColumns<ProductKind::kLeaf>);
+    case ProductKind::kPast:
+      return launch(ByColumns<ProductKind::kPast>);
+    case ProductKind::kRight:
+      return launch(ByColumns<ProductKind::kRight>);
+    case ProductKind::kInverseLeft:
+      return launch(ByColumns<ProductKind::kInverseLeft>);
+    case ProductKind::kInverse:
+      return launch(ByColumns<ProductKind::kInverse>);
+    case ProductKind::kUpdate:
+      return launch(ByColumns<ProductKind::kUpdate>);
+    case ProductKind::kLeaf:
+      return launch(ByColumns<ProductKind::kLeaf>);
   }
   return cudaErrorInvalidValue;
 }

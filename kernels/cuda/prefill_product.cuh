@@ -1,4 +1,5 @@
-// The products of the feedback solve, all of one form: fp16 weights or inverses (rows, k) times fp16 rows (k, n).
+// The products of the feedback solve, all of one form: fp16 weights or inverses (rows, k) times fp16 rows (k,
+// n).
 #pragma once
 
 #include <type_traits>
@@ -56,14 +57,15 @@ struct ProductOp {
   // Whether the values that the sums join are loaded while the tile is multiplied (or, for want of registers,
   // afterwards).
   static constexpr bool kPreload = kProduct != ProductKind::kPast && kColumns <= 128;
-  static constexpr bool kOldIsHalf = kProduct == ProductKind::kInverseLeft || kProduct == ProductKind::kInverse;
+  static constexpr bool kOldIsHalf =
+      kProduct == ProductKind::kInverseLeft || kProduct == ProductKind::kInverse;
   using Old = std::conditional_t<kOldIsHalf, __half2, float2>;
 
   // Of the thread's rows, row and row + 8 of the tile.
   struct Epilogue {
     bool valid[2];
-    float factor[2];       // sigma
-    float rescale[2];      // what the past's sums so far are brought to the new maximum with; 0: there are none
+    float factor[2];   // sigma
+    float rescale[2];  // what the past's sums so far are brought to the new maximum with; 0: there are none
     const float* right[2];  // f or known s of the row; null: padding
     SolvedRow solved[2];
     Old old[2][kPreload ? kColumns / 8 : 1];
@@ -98,7 +100,8 @@ struct ProductOp {
       }
       if constexpr (kPreload) {
 #pragma unroll
-        for (int j = 0; j < kColumns / 8; j++) epilogue.old[half][j] = LoadOld(tile, epilogue, half, tile_row, j);
+        for (int j = 0; j < kColumns / 8; j++)
+          epilogue.old[half][j] = LoadOld(tile, epilogue, half, tile_row, j);
       }
     }
     return epilogue;
@@ -107,7 +110,8 @@ struct ProductOp {
   // Column 0 of what the right-hand side of padded row i begins with.
   __device__ const float* RightRow(const DeviceSegment& segment, int i) const {
     if (i < segment.lead) {
-      return reinterpret_cast<const float*>(buffers.open_plane + segment.open_page * buffers.open_page_bytes) +
+      return reinterpret_cast<const float*>(buffers.open_plane +
+                                            segment.open_page * buffers.open_page_bytes) +
              static_cast<int64_t>(i) * buffers.D;
     }
     if (i >= segment.lead + segment.rows) return nullptr;
@@ -119,7 +123,8 @@ struct ProductOp {
     const int64_t out_row = tile.out_row + tile_row;
     const int n = Column(j), column = tile.out_column + n;
     if constexpr (kProduct == ProductKind::kInverseLeft) {
-      return *reinterpret_cast<const __half2*>(buffers.panel + out_row * buffers.panel_columns + tile.extra + n);
+      return *reinterpret_cast<const __half2*>(buffers.panel + out_row * buffers.panel_columns + tile.extra +
+                                               n);
     } else if constexpr (kProduct == ProductKind::kInverse) {
       return *reinterpret_cast<const __half2*>(buffers.product + out_row * (kMaxLeaf / 2) + tile.extra + n);
     } else if constexpr (kProduct == ProductKind::kRight) {
@@ -133,7 +138,8 @@ struct ProductOp {
     }
   }
 
-  __device__ void Finish(const Tile& tile, const Epilogue& epilogue, float (&acc)[kColumns / 2], int row) const {
+  __device__ void Finish(const Tile& tile, const Epilogue& epilogue, float (&acc)[kColumns / 2],
+                         int row) const {
     int saturated = 0;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -174,8 +180,8 @@ struct ProductOp {
   }
 
   // The result from the sum and what it joins.
-  __device__ float2 Join(const Tile& tile, const Epilogue& epilogue, int half, int tile_row, int j, Old old_value,
-                         float2 sum) const {
+  __device__ float2 Join(const Tile& tile, const Epilogue& epilogue, int half, int tile_row, int j,
+                         Old old_value, float2 sum) const {
     if constexpr (kFromPages) {
       const int column = tile.out_column + Column(j);
       if ((tile.extra & 1) && epilogue.valid[half] && column < buffers.width) {
@@ -203,13 +209,15 @@ struct ProductOp {
   }
 
   // Returns how many values of s fp16 does not hold.
-  __device__ int StoreFloats(const Tile& tile, const SolvedRow& solved, int tile_row, int j, float2 value) const {
+  __device__ int StoreFloats(const Tile& tile, const SolvedRow& solved, int tile_row, int j,
+                             float2 value) const {
     const int column = tile.out_column + Column(j);
     if (column >= buffers.width) return 0;
     if constexpr (kProduct == ProductKind::kPast || kProduct == ProductKind::kRight ||
                   kProduct == ProductKind::kUpdate) {
       float* to = kProduct == ProductKind::kPast ? buffers.planes : buffers.r;
-      *reinterpret_cast<float2*>(to + static_cast<int64_t>(tile.out_row + tile_row) * buffers.width + column) = value;
+      *reinterpret_cast<float2*>(to + static_cast<int64_t>(tile.out_row + tile_row) * buffers.width +
+                                 column) = value;
     }
     if constexpr (kProduct == ProductKind::kLeaf) {
       if (solved.s != nullptr && column < buffers.D) return StoreSolved(solved, column, value);
@@ -218,7 +226,8 @@ struct ProductOp {
   }
 
   // Columns n to n + 7 of the tile.
-  __device__ void StoreHalves(const Tile& tile, const SolvedRow& solved, int tile_row, int n, uint4 values) const {
+  __device__ void StoreHalves(const Tile& tile, const SolvedRow& solved, int tile_row, int n,
+                              uint4 values) const {
     const int64_t out_row = tile.out_row + tile_row;
     const int column = tile.out_column + n;
     if constexpr (kProduct == ProductKind::kInverseLeft) {
@@ -229,7 +238,8 @@ struct ProductOp {
       __half* to = kProduct == ProductKind::kLeaf ? buffers.s_half : buffers.r_half;
       *reinterpret_cast<uint4*>(to + out_row * buffers.width + column) = values;
       if constexpr (kProduct == ProductKind::kLeaf) {
-        if (solved.s != nullptr && column < buffers.D) *reinterpret_cast<uint4*>(solved.page + column) = values;
+        if (solved.s != nullptr && column < buffers.D)
+          *reinterpret_cast<uint4*>(solved.page + column) = values;
       }
     }
   }
@@ -242,10 +252,10 @@ cudaError_t LaunchProductTiles(const PrefillBuffers& buffers, const ProductTile*
   ProductOp<kProduct, kTileColumns> op{};
   constexpr bool kInverted = kProduct == ProductKind::kInverse || kProduct == ProductKind::kLeaf;
   const int64_t rows = buffers.padded_rows, width = buffers.width;
-  cudaError_t error =
-      kInverted ? MakeMatrixMap(&op.a, buffers.inverse, rows, kMaxLeaf, kMaxLeaf * 2, kTileRows)
-                : MakeMatrixMap(&op.a, buffers.panel, rows, buffers.panel_columns, int64_t{2} * buffers.panel_columns,
-                                kTileRows);
+  cudaError_t error = kInverted
+                          ? MakeMatrixMap(&op.a, buffers.inverse, rows, kMaxLeaf, kMaxLeaf * 2, kTileRows)
+                          : MakeMatrixMap(&op.a, buffers.panel, rows, buffers.panel_columns,
+                                          int64_t{2} * buffers.panel_columns, kTileRows);
   if (error != cudaSuccess) return error;
   switch (kProduct) {
     case ProductKind::kPast:

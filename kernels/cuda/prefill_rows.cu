@@ -11,8 +11,8 @@ struct RightSideParams {
   const float* f;
 };
 
-// r = f + sigma * (sum of planes) for new rows; the open page's float32 s before them; 0 behind them. A block a
-// row.
+// r = f + sigma * (sum of planes) for new rows; the open page's float32 s before them; 0 behind them. A block
+// a row.
 __global__ void __launch_bounds__(256) RightSideKernel(RightSideParams p) {
   const PrefillBuffers& buffers = p.buffers;
   AllowNext();
@@ -23,10 +23,11 @@ __global__ void __launch_bounds__(256) RightSideKernel(RightSideParams p) {
   if (i >= segment.padded) return;
   const int64_t row = segment.base + i;
   const bool known = i < segment.lead, padding = i >= segment.lead + segment.rows;
-  const float* from = known ? reinterpret_cast<const float*>(buffers.open_plane +
-                                                              segment.open_page * buffers.open_page_bytes) +
-                                  static_cast<int64_t>(i) * buffers.D
-                            : p.f + static_cast<int64_t>(segment.first_row + i - segment.lead) * buffers.D;
+  const float* from =
+      known
+          ? reinterpret_cast<const float*>(buffers.open_plane + segment.open_page * buffers.open_page_bytes) +
+                static_cast<int64_t>(i) * buffers.D
+          : p.f + static_cast<int64_t>(segment.first_row + i - segment.lead) * buffers.D;
   const float sigma = buffers.sigma[row];
   const int planes = known || padding ? 0 : segment.planes;
   for (int column = threadIdx.x * 4; column < buffers.width; column += 1024) {
@@ -37,23 +38,27 @@ __global__ void __launch_bounds__(256) RightSideKernel(RightSideParams p) {
     for (int plane = 0; plane < kMaxPlanes; plane++) {
       if (plane >= planes) break;
       const float4 part = *reinterpret_cast<const float4*>(
-          buffers.planes + (static_cast<int64_t>(plane) * buffers.padded_rows + row) * buffers.width + column);
+          buffers.planes + (static_cast<int64_t>(plane) * buffers.padded_rows + row) * buffers.width +
+          column);
       past.x += part.x, past.y += part.y, past.z += part.z, past.w += part.w;
     }
     r.x += sigma * past.x, r.y += sigma * past.y, r.z += sigma * past.z, r.w += sigma * past.w;
     *reinterpret_cast<float4*>(buffers.r + row * buffers.width + column) = r;
     __half2 half[2] = {ClampToHalf(make_float2(r.x, r.y)), ClampToHalf(make_float2(r.z, r.w))};
-    *reinterpret_cast<uint2*>(buffers.r_half + row * buffers.width + column) = *reinterpret_cast<uint2*>(half);
+    *reinterpret_cast<uint2*>(buffers.r_half + row * buffers.width + column) =
+        *reinterpret_cast<uint2*>(half);
   }
 }
 
 constexpr int kSubstituteThreads = 256;
 constexpr int kWarpColumns = 8;  // of D that a warp solves; its lanes split the sum over j in four
 constexpr int kSubstituteColumns = kSubstituteThreads / 32 * kWarpColumns;
-constexpr int kSubstituteShared = (kBaseLeaf * (kBaseLeaf + 1) + kSubstituteThreads / 32 * kBaseLeaf * kWarpColumns) * 4;
+constexpr int kSubstituteShared =
+    (kBaseLeaf * (kBaseLeaf + 1) + kSubstituteThreads / 32 * kBaseLeaf * kWarpColumns) * 4;
 
 // s_i = r_i + sum_{j<i} sigma_i P~[i,j] s_j within the segment's padded rows, one after the other.
-__global__ void __launch_bounds__(kSubstituteThreads) SubstituteKernel(PrefillBuffers buffers, SolveOperands operands) {
+__global__ void __launch_bounds__(kSubstituteThreads)
+    SubstituteKernel(PrefillBuffers buffers, SolveOperands operands) {
   extern __shared__ float shared[];
   AllowNext();
   WaitForPrevious();
@@ -67,7 +72,8 @@ __global__ void __launch_bounds__(kSubstituteThreads) SubstituteKernel(PrefillBu
   for (int k = threadIdx.x; k < rows * kBaseLeaf; k += kSubstituteThreads) {
     const int i = k / kBaseLeaf, j = k % kBaseLeaf;
     A[i * (kBaseLeaf + 1) + j] =
-        j < i ? buffers.sigma[segment.base + i] * __half2float(panel[i * int64_t{buffers.panel_columns} + j]) : 0;
+        j < i ? buffers.sigma[segment.base + i] * __half2float(panel[i * int64_t{buffers.panel_columns} + j])
+              : 0;
   }
   __syncthreads();
 
@@ -106,7 +112,8 @@ __global__ void __launch_bounds__(kSubstituteThreads) SubstituteKernel(PrefillBu
 
 cudaError_t LaunchRightSide(const PrefillBuffers& buffers, const SolveRows* rows, int count, const float* f,
                             cudaStream_t stream) {
-  return LaunchOverlapped(RightSideKernel, count * kTileRows, 256, 0, stream, RightSideParams{buffers, rows, f});
+  return LaunchOverlapped(RightSideKernel, count * kTileRows, 256, 0, stream,
+                          RightSideParams{buffers, rows, f});
 }
 
 cudaError_t LaunchSubstitute(const PrefillBuffers& buffers, int segments, const SolveOperands& operands,
@@ -115,7 +122,8 @@ cudaError_t LaunchSubstitute(const PrefillBuffers& buffers, int segments, const 
       cudaFuncSetAttribute(SubstituteKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSubstituteShared);
   if (configured != cudaSuccess) return configured;
   const dim3 grid((buffers.width + kSubstituteColumns - 1) / kSubstituteColumns, segments);
-  return LaunchOverlapped(SubstituteKernel, grid, kSubstituteThreads, kSubstituteShared, stream, buffers, operands);
+  return LaunchOverlapped(SubstituteKernel, grid, kSubstituteThreads, kSubstituteShared, stream, buffers,
+                          operands);
 }
 
 }  // namespace sessa::cuda

@@ -2,10 +2,10 @@
 //
 //   S[i,j] = qb_i . kb_j D^-1/2 log2(e), j < i;   P~[i,j] = fp16(2^(S[i,j] - m_i));   l_i = sum_j P~[i,j]
 //
-// m is a row's maximum over a tile of 128 columns, raised to the next multiple of 12 and lowered by 14: P~'s largest
-// entry of the tile lies in (4, 2^14], so that tiles hardly ever differ in m, bringing one to another's m is a shift
-// by a power of two, and entries 2^-26 below the largest are still numbers. l sums the rounded weights, so that
-// weights and normaliser agree to float32: a weight of one stays one.
+// m is a row's maximum over a tile of 128 columns, raised to the next multiple of 12 and lowered by 14: P~'s
+// largest entry of the tile lies in (4, 2^14], so that tiles hardly ever differ in m, bringing one to
+// another's m is a shift by a power of two, and entries 2^-26 below the largest are still numbers. l sums the
+// rounded weights, so that weights and normaliser agree to float32: a weight of one stays one.
 #include <cmath>
 
 #include "kernels/cuda/prefill_launch.h"
@@ -33,7 +33,8 @@ inline constexpr int kScoreShared = kScoreStages * kScoreStageBytes + 1024;
 
 #if SESSA_HOPPER_CODE
 
-__device__ __forceinline__ void ProduceScores(const ScoreParams& p, uint8_t* stages, uint64_t* full, uint64_t* empty) {
+__device__ __forceinline__ void ProduceScores(const ScoreParams& p, uint8_t* stages, uint64_t* full,
+                                              uint64_t* empty) {
   PrefetchMap(&p.qb);
   PrefetchMap(&p.kb);
   int stage = 0;
@@ -98,18 +99,22 @@ __device__ __forceinline__ void FinishScores(const ScoreParams& p, const ScoreTi
         packed[k] = *reinterpret_cast<const uint32_t*>(&pair);
       }
       QuadTranspose(packed);
-      if (stored) *reinterpret_cast<uint4*>(to + 8 * j) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+      if (stored)
+        *reinterpret_cast<uint4*>(to + 8 * j) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
     }
     sum += __shfl_xor_sync(0xffffffffu, sum, 1);
     sum += __shfl_xor_sync(0xffffffffu, sum, 2);
     if (stored && lane == 0) {
-      p.stats[out_row * (p.panel_columns / kScoreColumns) + tile.column / kScoreColumns] = make_float2(m, sum);
+      p.stats[out_row * (p.panel_columns / kScoreColumns) + tile.column / kScoreColumns] =
+          make_float2(m, sum);
     }
   }
 }
 
-// A consumer takes every other tile of the block, all 128 rows of it: while it finishes one, the other multiplies.
-__device__ __forceinline__ void ConsumeScores(const ScoreParams& p, uint8_t* stages, uint64_t* full, uint64_t* empty) {
+// A consumer takes every other tile of the block, all 128 rows of it: while it finishes one, the other
+// multiplies.
+__device__ __forceinline__ void ConsumeScores(const ScoreParams& p, uint8_t* stages, uint64_t* full,
+                                              uint64_t* empty) {
   const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
   const int row = threadIdx.x % 128 / 32 * 16 + lane / 4;
   int position = group * p.steps;  // of the step in the block's sequence of steps
@@ -118,7 +123,7 @@ __device__ __forceinline__ void ConsumeScores(const ScoreParams& p, uint8_t* sta
   if (group == 1) NamedBarrierArrive(kTurn, 256);
   for (int index = blockIdx.x + group * gridDim.x; index < p.count; index += 2 * gridDim.x) {
     const ScoreTile tile = p.tiles[index];
-    NamedBarrier(kTurn + group, 256);  // stages are waited for in their order
+    NamedBarrier(kTurn + group, 256);                          // stages are waited for in their order
     float upper[kScoreColumns / 2], lower[kScoreColumns / 2];  // rows 0-63 and 64-127
     int previous = -1;
     for (int step = 0; step < p.steps; step++, position++) {
@@ -128,11 +133,12 @@ __device__ __forceinline__ void ConsumeScores(const ScoreParams& p, uint8_t* sta
       Pin(upper);
       Pin(lower);
       WgmmaFence();
+      const Operand queries = RowOperand(a), keys = RowOperand(a + kTileRows * 128);
 #pragma unroll
       for (int k = 0; k < kStepDepth; k += 16) {
-        const uint64_t b = RowDescriptor(a + kTileRows * 128 + 2 * k);
-        WgmmaShared<0>(upper, RowDescriptor(a + 2 * k), b, step > 0 || k > 0, __nv_bfloat16());
-        WgmmaShared<0>(lower, RowDescriptor(a + kBoxBytes + 2 * k), b, step > 0 || k > 0, __nv_bfloat16());
+        const int accumulate = step > 0 || k > 0;
+        WgmmaShared<0>(upper, queries.At(2 * k), keys.At(2 * k), accumulate, __nv_bfloat16());
+        WgmmaShared<0>(lower, queries.At(kBoxBytes + 2 * k), keys.At(2 * k), accumulate, __nv_bfloat16());
       }
       WgmmaCommit();
       WgmmaWait<1>();
@@ -187,7 +193,9 @@ __global__ void __launch_bounds__(kTileThreads, 1) ScoreKernel(const __grid_cons
 namespace {
 
 // 2^x for integers x <= 0.
-__device__ float PowerOfTwo(float x) { return x < -126 ? 0 : __int_as_float((127 + static_cast<int>(x)) << 23); }
+__device__ float PowerOfTwo(float x) {
+  return x < -126 ? 0 : __int_as_float((127 + static_cast<int>(x)) << 23);
+}
 
 __device__ float WarpMax(float x) {
   for (int i = 16; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, i));
@@ -294,9 +302,10 @@ cudaError_t LaunchScore(const PrefillBuffers& buffers, const ScoreTile* tiles, i
   return LaunchOverlapped(ScoreKernel, blocks, kTileThreads, kScoreShared, stream, p);
 }
 
-cudaError_t LaunchWeightNorm(const PrefillBuffers& buffers, const SolveRows* rows, int count, int32_t panel_index,
-                       const float* gamma, cudaStream_t stream) {
-  return LaunchOverlapped(NormKernel, count * 16, 256, 0, stream, NormParams{buffers, rows, panel_index, gamma});
+cudaError_t LaunchWeightNorm(const PrefillBuffers& buffers, const SolveRows* rows, int count,
+                             int32_t panel_index, const float* gamma, cudaStream_t stream) {
+  return LaunchOverlapped(NormKernel, count * 16, 256, 0, stream,
+                          NormParams{buffers, rows, panel_index, gamma});
 }
 
 }  // namespace sessa::cuda

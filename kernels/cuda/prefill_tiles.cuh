@@ -1,10 +1,12 @@
 // The tile product under the feedback solve: C(128, N) = A(128, 64 steps) B, two-byte operands, float32 sums.
 //
-// A persistent block walks over a list of tiles. One thread of the last warpgroup copies 128 x 64 of A and 64 x N
-// (or N x 64) of B a step through a ring of shared-memory stages; each of the first two warpgroups multiplies 64
-// rows and hands its accumulator to the operation's epilogue, while the copies of the next tile are under way.
+// A persistent block walks over a list of tiles. One thread of the last warpgroup copies 128 x 64 of A and 64
+// x N (or N x 64) of B a step through a ring of shared-memory stages; each of the first two warpgroups
+// multiplies 64 rows and hands its accumulator to the operation's epilogue, while the copies of the next tile
+// are under way.
 //
-// An operation (Op) has: kColumns (N), Element (__half or __nv_bfloat16), kTransposeB (B's rows are k), Tile, and
+// An operation (Op) has: kColumns (N), Element (__half or __nv_bfloat16), kTransposeB (B's rows are k), Tile,
+// and
 //   tile list: const Tile* tiles; int count;  Prefetch(): of the tensor maps
 //   Prepare(tile) -> Source, Load(tile, source, step, a, b, barrier): issues the copies of a step
 //   Steps(tile); Begin(tile, row) -> Epilogue: what Finish will need, loaded while the tile is multiplied
@@ -22,7 +24,7 @@
 namespace sessa::cuda {
 
 inline constexpr int kTileThreads = 384;
-inline constexpr int kStepDepth = 64;   // k of a step: 128 bytes
+inline constexpr int kStepDepth = 64;  // k of a step: 128 bytes
 inline constexpr int kBoxBytes = 64 * 128;
 
 template <int kColumns>
@@ -35,13 +37,14 @@ struct TileShape {
 
 // One step: 64 rows of A times B of the stage.
 template <class Op>
-__device__ __forceinline__ void MultiplyStep(float (&acc)[Op::kColumns / 2], uint32_t a, uint32_t b, bool first) {
+__device__ __forceinline__ void MultiplyStep(float (&acc)[Op::kColumns / 2], uint32_t a, uint32_t b,
+                                             bool first) {
+  const Operand from_a = RowOperand(a);
+  const Operand from_b = Op::kTransposeB ? ColumnOperand(b, kBoxBytes) : RowOperand(b);
 #pragma unroll
   for (int k = 0; k < kStepDepth; k += 16) {
-    const uint64_t from_a = RowDescriptor(a + 2 * k);
-    const uint64_t from_b =
-        Op::kTransposeB ? ColumnDescriptor(b + 128 * k, kBoxBytes) : RowDescriptor(b + 2 * k);
-    WgmmaShared<Op::kTransposeB>(acc, from_a, from_b, !(first && k == 0), typename Op::Element());
+    WgmmaShared<Op::kTransposeB>(acc, from_a.At(2 * k), from_b.At(Op::kTransposeB ? 128 * k : 2 * k),
+                                 !(first && k == 0), typename Op::Element());
   }
 }
 

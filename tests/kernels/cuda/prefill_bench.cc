@@ -1,8 +1,10 @@
-// Times the stages of a layer's prefill: chunks of 2048 rows on pasts of 0, 2048, ..., one layer, one session.
+// Times the stages of a layer's prefill: chunks of 2048 rows on pasts of 0, 2048, ..., one layer, one
+// session.
 //
-// usage: prefill_bench [--tokens=T] [--NAME=N of PrefillTuning]    bench shape: D=1024, H=16, Hkv=4, compact state
-// Prints, for each chunk, microseconds a stage (medians of events around the stage's launches), and for T = 2048,
-// 8192, 16384 the sum over chunks beside what the arithmetic needs at the bf16 GEMM rate measured in the same run.
+// usage: prefill_bench [--tokens=T] [--NAME=N of PrefillTuning]    bench shape: D=1024, H=16, Hkv=4, compact
+// state Prints, for each chunk, microseconds a stage (medians of events around the stage's launches), and for
+// T = 2048, 8192, 16384 the sum over chunks beside what the arithmetic needs at the bf16 GEMM rate measured
+// in the same run.
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 
@@ -85,14 +87,16 @@ double GemmRate() {
   cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose));
   cublasLtMatrixLayoutCreate(&layout, CUDA_R_16BF, n, n, n);
   cublasLtMatmulPreferenceCreate(&preference);
-  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes));
+  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+                                       sizeof(bytes));
   cublasLtMatmulHeuristicResult_t chosen;
   int found = 0;
-  cublasLtMatmulAlgoGetHeuristic(handle, operation, layout, layout, layout, layout, preference, 1, &chosen, &found);
+  cublasLtMatmulAlgoGetHeuristic(handle, operation, layout, layout, layout, layout, preference, 1, &chosen,
+                                 &found);
   std::vector<Stage> stages = {{"gemm", [&] {
-                                  cublasLtMatmul(handle, operation, &one, a.get(), layout, b.get(), layout, &zero,
-                                                 c.get(), layout, c.get(), layout, &chosen.algo, workspace.get(),
-                                                 bytes, nullptr);
+                                  cublasLtMatmul(handle, operation, &one, a.get(), layout, b.get(), layout,
+                                                 &zero, c.get(), layout, c.get(), layout, &chosen.algo,
+                                                 workspace.get(), bytes, nullptr);
                                   return cudaGetLastError();
                                 }}};
   TimeStages(&stages);
@@ -100,7 +104,8 @@ double GemmRate() {
 }
 
 const ProductTile* Products(const PrefillContext& context, const PrefillRange& range) {
-  return reinterpret_cast<const ProductTile*>(static_cast<const char*>(context.table) + context.plan->offsets.product) +
+  return reinterpret_cast<const ProductTile*>(static_cast<const char*>(context.table) +
+                                              context.plan->offsets.product) +
          range.first;
 }
 
@@ -123,11 +128,15 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
                       return LaunchScore(buffers, List<ScoreTile>(context, context.plan->offsets.score),
                                          panel.score.count, feedback.qb, context.limits->max_rows, nullptr);
                     }});
-  stages.push_back({"norm", [=] { return LaunchWeightNorm(buffers, rows, context.plan->rows.count, 0, feedback.gamma, nullptr); }});
-  if (panel.past.count > 0) stages.push_back({"past", [=] {
-                      return LaunchProduct(buffers, ProductKind::kPast, context.plan->tile_columns,
-                                           Products(context, panel.past), panel.past.count, {}, nullptr);
+  stages.push_back({"norm", [=] {
+                      return LaunchWeightNorm(buffers, rows, context.plan->rows.count, 0, feedback.gamma,
+                                              nullptr);
                     }});
+  if (panel.past.count > 0)
+    stages.push_back({"past", [=] {
+                        return LaunchProduct(buffers, ProductKind::kPast, context.plan->tile_columns,
+                                             Products(context, panel.past), panel.past.count, {}, nullptr);
+                      }});
   stages.push_back({"base", [=] {
                       return LaunchBaseLeaves(buffers, List<LeafTile>(context, context.plan->offsets.leaves),
                                               context.plan->leaves.count, nullptr);
@@ -137,10 +146,10 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
     stages.push_back({kLevels[level / 2], [=] {
                         for (size_t i : {level, level + 1}) {
                           const PrefillRange& range = context.plan->inverse[i];
-                          const cudaError_t error =
-                              LaunchProduct(buffers, i == level ? ProductKind::kInverseLeft : ProductKind::kInverse,
-                                            context.plan->inverse_columns, Products(context, range), range.count, {},
-                                            nullptr);
+                          const cudaError_t error = LaunchProduct(
+                              buffers, i == level ? ProductKind::kInverseLeft : ProductKind::kInverse,
+                              context.plan->inverse_columns, Products(context, range), range.count, {},
+                              nullptr);
                           if (error != cudaSuccess) return error;
                         }
                         return cudaSuccess;
@@ -149,15 +158,17 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
   stages.push_back({"right", [=] {
                       if (context.plan->planes == 1) {
                         return LaunchProduct(buffers, ProductKind::kRight, context.plan->tile_columns,
-                                             Products(context, context.plan->right), context.plan->right.count,
-                                             operands, nullptr);
+                                             Products(context, context.plan->right),
+                                             context.plan->right.count, operands, nullptr);
                       }
-                      return LaunchRightSide(buffers, rows, context.plan->rows.count, feedback.f, nullptr); }});
+                      return LaunchRightSide(buffers, rows, context.plan->rows.count, feedback.f, nullptr);
+                    }});
   stages.push_back({"solve", [=] {
                       for (const PrefillPlan::Solve& solve : context.plan->solve) {
-                        const cudaError_t error = LaunchProduct(
-                            buffers, solve.leaf ? ProductKind::kLeaf : ProductKind::kUpdate, context.plan->solve_columns,
-                            Products(context, solve.range), solve.range.count, operands, nullptr);
+                        const cudaError_t error =
+                            LaunchProduct(buffers, solve.leaf ? ProductKind::kLeaf : ProductKind::kUpdate,
+                                          context.plan->solve_columns, Products(context, solve.range),
+                                          solve.range.count, operands, nullptr);
                         if (error != cudaSuccess) return error;
                       }
                       return cudaSuccess;
@@ -183,7 +194,8 @@ void BenchShortChunks(const PrefillTuning& tuning) {
   };
   for (const Batch& batch : {Batch{1, 0, 16}, Batch{1, 4096, 16}, Batch{64, 0, 32}, Batch{32, 1024, 64},
                              Batch{8, 1000, 256}, Batch{2, 4096, 1024}}) {
-    PrefillCase work(BenchLimits(tuning), std::vector<SegmentLength>(batch.sessions, {batch.start, batch.rows}),
+    PrefillCase work(BenchLimits(tuning),
+                     std::vector<SegmentLength>(batch.sessions, {batch.start, batch.rows}),
                      Attention::kDiffuse, 5);
     const PrefillContext context = work.context();
     std::vector<Stage> stages = {
@@ -207,7 +219,7 @@ void Bench(const PrefillTuning& tuning, int tokens) {
     std::vector<Stage> stages = Stages(context, work.forward(), work.feedback());
     const double all = TimeStages(&stages);
     const double pairs = kChunk * (past + kChunk / 2.0);  // query, key
-    const double flop = 4 * pairs * 1024;                 // of the forward attention, and again of the feedback
+    const double flop = 4 * pairs * 1024;  // of the forward attention, and again of the feedback
     std::printf("past %5d:", past);
     double sum = 0;
     for (const Stage& stage : stages) {
@@ -224,8 +236,9 @@ void Bench(const PrefillTuning& tuning, int tokens) {
     std::printf(" | sum %.0f, without events %.0f\n", sum, all);
     const int done = past + kChunk;
     if (done == 2048 || done == 8192 || done == 16384 || done == tokens) {
-      std::printf("T=%d: %.3f ms a layer (forward %.3f), floor %.3f, %.0f%% of the GEMM rate\n",
-                  done, sum_all / 1e3, sum_forward / 1e3, flop_sum / rate / 1e9, flop_sum / sum_all / 1e6 / rate * 100);
+      std::printf("T=%d: %.3f ms a layer (forward %.3f), floor %.3f, %.0f%% of the GEMM rate\n", done,
+                  sum_all / 1e3, sum_forward / 1e3, flop_sum / rate / 1e9,
+                  flop_sum / sum_all / 1e6 / rate * 100);
     }
   }
 }
@@ -245,7 +258,8 @@ int main(int argc, char** argv) {
                                                 {"--tokens=", &tokens}};
   for (int i = 1; i < argc; i++) {
     for (const auto& [name, value] : flags) {
-      if (std::strncmp(argv[i], name, std::strlen(name)) == 0) *value = std::atoi(argv[i] + std::strlen(name));
+      if (std::strncmp(argv[i], name, std::strlen(name)) == 0)
+        *value = std::atoi(argv[i] + std::strlen(name));
     }
   }
   tuning.alternate = alternate != 0;

@@ -53,10 +53,14 @@ float FromHalf(uint16_t bits) {
 
 const char* Name(Attention kind) {
   switch (kind) {
-    case Attention::kDiffuse: return "diffuse";
-    case Attention::kPrevious: return "previous";
-    case Attention::kStride: return "stride 64";
-    case Attention::kNegative: return "negative";
+    case Attention::kDiffuse:
+      return "diffuse";
+    case Attention::kPrevious:
+      return "previous";
+    case Attention::kStride:
+      return "stride 64";
+    case Attention::kNegative:
+      return "negative";
   }
   return "";
 }
@@ -67,8 +71,8 @@ void CheckCuda(cudaError_t error, const char* what) {
   std::abort();
 }
 
-PrefillCase::PrefillCase(const PrefillLimits& limits, const std::vector<SegmentLength>& lengths, Attention kind,
-                         uint64_t seed, float f_scale)
+PrefillCase::PrefillCase(const PrefillLimits& limits, const std::vector<SegmentLength>& lengths,
+                         Attention kind, uint64_t seed, float f_scale)
     : limits_(limits), layer_(limits.shape.layers - 1), saturations_(1, 0) {
   layout_.shape = limits.shape;
   layout_.dtype = limits.state;
@@ -87,7 +91,8 @@ PrefillCase::PrefillCase(const PrefillLimits& limits, const std::vector<SegmentL
     segment.start = length.start;
     segment.page_begin = static_cast<int32_t>(page_table_host_.size());
     segment.open_page = static_cast<int32_t>(segments_.size());
-    for (int i = 0; i < Pages(length.start + length.rows); i++) page_table_host_.push_back(order[next_page++]);
+    for (int i = 0; i < Pages(length.start + length.rows); i++)
+      page_table_host_.push_back(order[next_page++]);
     rows_ = segment.first_row + segment.rows;
     base_.push_back(positions_);
     positions_ += length.start + length.rows;
@@ -111,7 +116,8 @@ void PrefillCase::FillState(Attention kind, uint64_t seed, float f_scale) {
   page_table_.FromHost(page_table_host_);
   pages_ = DeviceArray<char>(page_count_ * layout_.page_bytes());
   open_pages_ = DeviceArray<char>(static_cast<int64_t>(segments_.size()) * layout_.open_page_bytes());
-  q_ = DeviceArray<uint16_t>(rows * D), qb_ = DeviceArray<uint16_t>(rows * D), o_ = DeviceArray<uint16_t>(rows * D);
+  q_ = DeviceArray<uint16_t>(rows * D), qb_ = DeviceArray<uint16_t>(rows * D),
+  o_ = DeviceArray<uint16_t>(rows * D);
   gamma_ = DeviceArray<float>(rows), f_ = DeviceArray<float>(rows * D), s_ = DeviceArray<float>(rows * D);
   k_ = DeviceArray<float>(positions * kv), v_ = DeviceArray<float>(positions * kv);
   kb_ = DeviceArray<float>(positions * D), past_s_ = DeviceArray<float>(positions * D);
@@ -136,7 +142,8 @@ void PrefillCase::FillState(Attention kind, uint64_t seed, float f_scale) {
     ShiftedQueries(qb_.get() + row, kb, segment.rows, segment.start, D, shift,
                    kind == Attention::kDiffuse ? 1 : 1.5f, seed + 9);
     for (int r = 0; r < segment.rows; r++) {
-      gamma[segment.first_row + r] = kind == Attention::kDiffuse    ? 0.999f * std::tanh(1 + 0.5f * normal(random))
+      gamma[segment.first_row + r] = kind == Attention::kDiffuse
+                                         ? 0.999f * std::tanh(1 + 0.5f * normal(random))
                                      : kind == Attention::kNegative ? -0.999f
                                                                     : 0.999f;
     }
@@ -150,11 +157,14 @@ void PrefillCase::FillState(Attention kind, uint64_t seed, float f_scale) {
     ToPages(plane(Plane::kKb), layout_.page_bytes(), pages, kb, 0, end, D, layout_.PlaneDtype(Plane::kKb));
     // The open block's s is known in float32.
     FillNormal(past + int64_t{segment.start - lead} * D, int64_t{lead} * D, seed + 7 + i, kPastScale, 0);
-    ToPages(plane(Plane::kS), layout_.page_bytes(), pages, past, 0, segment.start, D, layout_.PlaneDtype(Plane::kS));
+    ToPages(plane(Plane::kS), layout_.page_bytes(), pages, past, 0, segment.start, D,
+            layout_.PlaneDtype(Plane::kS));
     if (compact && lead > 0) {
-      CheckCuda(cudaMemcpy(open_pages_.get() + segment.open_page * layout_.open_page_bytes() + layout_.OpenOffset(layer_),
-                           past + int64_t{segment.start - lead} * D, int64_t{lead} * D * 4, cudaMemcpyDeviceToDevice),
-                "open page");
+      CheckCuda(
+          cudaMemcpy(
+              open_pages_.get() + segment.open_page * layout_.open_page_bytes() + layout_.OpenOffset(layer_),
+              past + int64_t{segment.start - lead} * D, int64_t{lead} * D * 4, cudaMemcpyDeviceToDevice),
+          "open page");
     }
   }
   gamma_.FromHost(gamma);
@@ -189,8 +199,8 @@ namespace {
 
 // Errors over the rows of all segments, the reference of each computed by `reference`.
 template <class Reference>
-RelativeError CompareSegments(const std::vector<PrefillSegment>& segments, int D, const std::vector<float>& got,
-                              const Reference& reference) {
+RelativeError CompareSegments(const std::vector<PrefillSegment>& segments, int D,
+                              const std::vector<float>& got, const Reference& reference) {
   std::vector<float> got_rows;
   std::vector<double> want_rows;
   for (size_t i = 0; i < segments.size(); i++) {
@@ -276,7 +286,8 @@ std::string PrefillCase::CheckSegmentState(const PrefillSegment& segment, const 
       }
     }
     if (bytes == 4 || position / kPageTokens != (end - 1) / kPageTokens) continue;
-    const int64_t open = segment.open_page * layout_.open_page_bytes() + layout_.OpenOffset(layer_) + in_page * 4;
+    const int64_t open =
+        segment.open_page * layout_.open_page_bytes() + layout_.OpenOffset(layer_) + in_page * 4;
     std::copy_n(open_after.begin() + open, int64_t{D} * 4, open_before->begin() + open);
     if (std::memcmp(&open_after[open], row, int64_t{D} * 4) != 0) {
       return "open page differs from s at position " + std::to_string(position);

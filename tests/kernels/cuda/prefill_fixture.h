@@ -12,8 +12,9 @@
 
 namespace sessa::cuda {
 
-// How qb relates to kb, and gamma. kDiffuse: independent, gamma = 0.999 tanh(1 + normal / 2). kPrevious, kStride:
-// qb_t points at kb of one (64) tokens earlier, gamma = 0.999. kNegative: kPrevious with gamma = -0.999.
+// How qb relates to kb, and gamma. kDiffuse: independent, gamma = 0.999 tanh(1 + normal / 2). kPrevious,
+// kStride: qb_t points at kb of one (64) tokens earlier, gamma = 0.999. kNegative: kPrevious with gamma =
+// -0.999.
 enum class Attention { kDiffuse, kPrevious, kStride, kNegative };
 const char* Name(Attention kind);
 
@@ -60,12 +61,13 @@ struct RelativeError {
   int64_t worst = -1;
 };
 
-// One step's prefill rows with their state in randomly ordered pages of layer `layer`. What a launcher must not
-// read or must write (rows of no segment, state of positions to come, outputs, workspace) is poisoned with NaN.
+// One step's prefill rows with their state in randomly ordered pages of layer `layer`. What a launcher must
+// not read or must write (rows of no segment, state of positions to come, outputs, workspace) is poisoned
+// with NaN.
 class PrefillCase {
  public:
-  PrefillCase(const PrefillLimits& limits, const std::vector<SegmentLength>& lengths, Attention kind, uint64_t seed,
-              float f_scale = 1);
+  PrefillCase(const PrefillLimits& limits, const std::vector<SegmentLength>& lengths, Attention kind,
+              uint64_t seed, float f_scale = 1);
 
   PrefillContext context() const;
   PrefillForwardParams forward() const;
@@ -86,9 +88,9 @@ class PrefillCase {
 
  private:
   void FillState(Attention kind, uint64_t seed, float f_scale);
-  std::string CheckSegmentState(const PrefillSegment& segment, const std::vector<float>& s, std::vector<char>* before,
-                                std::vector<char>* open_before, const std::vector<char>& after,
-                                const std::vector<char>& open_after) const;
+  std::string CheckSegmentState(const PrefillSegment& segment, const std::vector<float>& s,
+                                std::vector<char>* before, std::vector<char>* open_before,
+                                const std::vector<char>& after, const std::vector<char>& open_after) const;
 
   PrefillLimits limits_;
   StateLayout layout_;

@@ -20,7 +20,8 @@ __device__ uint64_t Mix(uint64_t x) {
 
 __device__ float Normal(uint64_t seed, int64_t i) {
   const uint64_t bits = Mix(seed * 0x100000001b3ull + i);
-  const float u = (static_cast<uint32_t>(bits) + 1.0f) / 4294967808.0f, w = static_cast<uint32_t>(bits >> 32) / 4294967296.0f;
+  const float u = (static_cast<uint32_t>(bits) + 1.0f) / 4294967808.0f,
+              w = static_cast<uint32_t>(bits >> 32) / 4294967296.0f;
   return sqrtf(-2 * logf(u)) * cosf(6.2831853f * w);
 }
 
@@ -34,16 +35,16 @@ __global__ void FillNormalKernel(float* out, int64_t count, uint64_t seed, float
   if (i < count) out[i] = Round(scale * Normal(seed, i), round);
 }
 
-__global__ void ShiftKernel(__nv_bfloat16* to, const float* kb, int64_t count, int64_t start, int width, int shift,
-                            float scale, uint64_t seed) {
+__global__ void ShiftKernel(__nv_bfloat16* to, const float* kb, int64_t count, int64_t start, int width,
+                            int shift, float scale, uint64_t seed) {
   const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   if (i >= count) return;
   const int64_t from = start + i / width - shift;
   to[i] = __float2bfloat16_rn(scale * (from >= 0 ? kb[from * width + i % width] : Normal(seed, i)));
 }
 
-__global__ void ToPagesKernel(char* plane, int64_t page_bytes, const int32_t* pages, const float* dense, int first,
-                              int64_t count, int width, DType dtype) {
+__global__ void ToPagesKernel(char* plane, int64_t page_bytes, const int32_t* pages, const float* dense,
+                              int first, int64_t count, int width, DType dtype) {
   const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   if (i >= count) return;
   const int position = first + static_cast<int>(i / width), column = static_cast<int>(i % width);
@@ -76,9 +77,10 @@ __device__ double BlockSum(double value, bool maximum) {
   return value;
 }
 
-// weights (rows, columns): q_i . k_j over `width` numbers at q + row q_stride, k + j k_stride; 16 x 16 a block.
-__global__ void ScoreKernel(double* weights, int64_t columns, const uint16_t* q, int64_t q_stride, const float* k,
-                            int64_t k_stride, int width, int rows, double scale) {
+// weights (rows, columns): q_i . k_j over `width` numbers at q + row q_stride, k + j k_stride; 16 x 16 a
+// block.
+__global__ void ScoreKernel(double* weights, int64_t columns, const uint16_t* q, int64_t q_stride,
+                            const float* k, int64_t k_stride, int width, int rows, double scale) {
   __shared__ double a[16][17], b[16][17];
   const int x = threadIdx.x % 16, y = threadIdx.x / 16;
   const int64_t i = blockIdx.y * 16 + y, j = blockIdx.x * 16 + x, bj = blockIdx.x * 16 + y;
@@ -94,7 +96,8 @@ __global__ void ScoreKernel(double* weights, int64_t columns, const uint16_t* q,
 }
 
 // Row i: softmax over its first start + i + inclusive columns, times gamma (1 without).
-__global__ void SoftmaxKernel(double* weights, int64_t columns, int start, int inclusive, const float* gamma) {
+__global__ void SoftmaxKernel(double* weights, int64_t columns, int start, int inclusive,
+                              const float* gamma) {
   const int count = start + blockIdx.x + inclusive;
   double* row = weights + blockIdx.x * columns;
   double largest = -INFINITY, sum = 0;
@@ -106,8 +109,8 @@ __global__ void SoftmaxKernel(double* weights, int64_t columns, int start, int i
   for (int j = threadIdx.x; j < count; j += kThreads) row[j] *= factor;
 }
 
-__global__ void ForwardKernel(double* out, int64_t out_stride, const double* weights, int64_t columns, const float* v,
-                              int64_t v_stride, int width, int start) {
+__global__ void ForwardKernel(double* out, int64_t out_stride, const double* weights, int64_t columns,
+                              const float* v, int64_t v_stride, int width, int start) {
   const int count = start + blockIdx.x + 1;
   for (int d = threadIdx.x; d < width; d += blockDim.x) {
     double sum = 0;
@@ -117,16 +120,16 @@ __global__ void ForwardKernel(double* out, int64_t out_stride, const double* wei
 }
 
 // A block solves 8 columns of D, row after row.
-__global__ void SolveKernel(double* s, const double* weights, int64_t columns, const float* f, const float* past,
-                            int start, int rows, int D) {
+__global__ void SolveKernel(double* s, const double* weights, int64_t columns, const float* f,
+                            const float* past, int start, int rows, int D) {
   __shared__ double partial[32][9];
   const int c = threadIdx.x % 8, part = threadIdx.x / 8, column = blockIdx.x * 8 + c;
   for (int i = 0; i < rows; i++) {
     double sum = 0;
     if (column < D) {
       for (int j = part; j < start + i; j += 32) {
-        sum += weights[i * columns + j] *
-               (j < start ? past[static_cast<int64_t>(j) * D + column] : s[static_cast<int64_t>(j - start) * D + column]);
+        sum += weights[i * columns + j] * (j < start ? past[static_cast<int64_t>(j) * D + column]
+                                                     : s[static_cast<int64_t>(j - start) * D + column]);
       }
     }
     partial[part][c] = sum;
@@ -152,15 +155,15 @@ void FillNormal(float* out, int64_t count, uint64_t seed, float scale, int round
   Finished("FillNormal");
 }
 
-void ShiftedQueries(uint16_t* to, const float* kb, int64_t rows, int64_t start, int width, int shift, float scale,
-                    uint64_t seed) {
-  ShiftKernel<<<Blocks(rows * width), kThreads>>>(reinterpret_cast<__nv_bfloat16*>(to), kb, rows * width, start,
-                                                  width, shift, scale, seed);
+void ShiftedQueries(uint16_t* to, const float* kb, int64_t rows, int64_t start, int width, int shift,
+                    float scale, uint64_t seed) {
+  ShiftKernel<<<Blocks(rows * width), kThreads>>>(reinterpret_cast<__nv_bfloat16*>(to), kb, rows * width,
+                                                  start, width, shift, scale, seed);
   Finished("ShiftedQueries");
 }
 
-void ToPages(char* plane, int64_t page_bytes, const int32_t* pages, const float* dense, int first, int end, int width,
-             DType dtype) {
+void ToPages(char* plane, int64_t page_bytes, const int32_t* pages, const float* dense, int first, int end,
+             int width, DType dtype) {
   const int64_t count = int64_t{end - first} * width;
   if (count > 0) {
     ToPagesKernel<<<Blocks(count), kThreads>>>(plane, page_bytes, pages, dense, first, count, width, dtype);

@@ -1,8 +1,10 @@
-// Prefill launchers against float64, for every kind of attention, lengths around tile edges, and many segments.
+// Prefill launchers against float64, for every kind of attention, lengths around tile edges, and many
+// segments.
 //
 // Tolerances: o is rounded to bf16, as are its weights: half an ulp of each is 2^-9, so 2^-8 in all. s passes
-// through a handful of fp16 operands (weights, inverse, right-hand side, s itself; 2^-11 to 2^-12 each, unrelated):
-// 2^-9 over all rows and 2^-8 for a single one. The plain kernels are float32 but for the fp16 state they read.
+// through a handful of fp16 operands (weights, inverse, right-hand side, s itself; 2^-11 to 2^-12 each,
+// unrelated): 2^-9 over all rows and 2^-8 for a single one. The plain kernels are float32 but for the fp16
+// state they read.
 #include <gtest/gtest.h>
 
 #include "tests/kernels/cuda/prefill_fixture.h"
@@ -12,7 +14,8 @@ namespace {
 
 constexpr double kForwardTolerance = 1.0 / 256, kTolerance = 1.0 / 512, kWorstRow = 1.0 / 256;
 constexpr double kPlainTolerance = 2e-5;
-constexpr Attention kKinds[] = {Attention::kDiffuse, Attention::kPrevious, Attention::kStride, Attention::kNegative};
+constexpr Attention kKinds[] = {Attention::kDiffuse, Attention::kPrevious, Attention::kStride,
+                                Attention::kNegative};
 
 bool HasDevice() {
   int devices = 0;
@@ -63,8 +66,8 @@ TEST_F(Prefill, OneSegmentAtEveryEdge) {
         const Attention kind = kKinds[seed % 4];
         PrefillCase work(Limits(shape.width, shape.heads, shape.kv_heads), {{start, rows}}, kind, ++seed);
         Check(work, kTolerance, kWorstRow,
-              std::string(shape.name) + " start " + std::to_string(start) + " rows " + std::to_string(rows) + " " +
-                  Name(kind));
+              std::string(shape.name) + " start " + std::to_string(start) + " rows " + std::to_string(rows) +
+                  " " + Name(kind));
       }
     }
   }
@@ -80,7 +83,16 @@ TEST_F(Prefill, BenchShapeEveryKind) {
 TEST_F(Prefill, ManySegments) {
   for (const Attention kind : kKinds) {
     PrefillCase work(Limits(256, 4, 1),
-                     {{0, 1}, {1000, 2}, {0, 64}, {64, 63}, {127, 65}, {0, 127}, {4096, 300}, {63, 700}, {1, 1}, {130, 33}},
+                     {{0, 1},
+                      {1000, 2},
+                      {0, 64},
+                      {64, 63},
+                      {127, 65},
+                      {0, 127},
+                      {4096, 300},
+                      {63, 700},
+                      {1, 1},
+                      {130, 33}},
                      kind, 5);
     Check(work, kTolerance, kWorstRow, std::string("ten segments ") + Name(kind));
   }
@@ -107,10 +119,12 @@ TEST_F(Prefill, SeveralPanels) {
 }
 
 TEST_F(Prefill, OddShapes) {
-  const Shape shapes[] = {{"d=18", 72, 4, 2}, {"one head", 72, 1, 1}, {"d=9", 36, 4, 1}, {"d=200", 200, 1, 1}};
+  const Shape shapes[] = {
+      {"d=18", 72, 4, 2}, {"one head", 72, 1, 1}, {"d=9", 36, 4, 1}, {"d=200", 200, 1, 1}};
   for (const Shape& shape : shapes) {
     const Attention kind = shape.width == 72 ? Attention::kDiffuse : Attention::kPrevious;
-    PrefillCase work(Limits(shape.width, shape.heads, shape.kv_heads), {{70, 150}, {0, 5}, {0, 260}}, kind, 10);
+    PrefillCase work(Limits(shape.width, shape.heads, shape.kv_heads), {{70, 150}, {0, 5}, {0, 260}}, kind,
+                     10);
     Check(work, kTolerance, kWorstRow, shape.name);
   }
 }
