@@ -402,7 +402,8 @@ void CpuOps::Sample(int32_t first, int32_t count) {
 void CpuOps::EndStep() {
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - started_;
   result_.device_seconds = elapsed.count();
-  if (batch_->outputs.empty()) logit_rows_ = 0;
+  const size_t outputs = batch_->outputs.size();
+  if (outputs == 0 || outputs > kMaxOutputRows) logit_rows_ = 0;  // none, or only the last slice's
 }
 
 absl::StatusOr<std::vector<float>> CpuOps::ReadLogits(int32_t output) {

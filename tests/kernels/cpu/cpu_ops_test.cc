@@ -255,6 +255,27 @@ TEST(CpuOps, ReadsLogitsOfTheLastStepOnly) {
   EXPECT_EQ(runner.model.ops().ReadLogits(0)->size(), shape.vocab);
   EXPECT_EQ(runner.model.ops().ReadLogits(1).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(runner.model.ops().ReadLogits(-1).status().code(), absl::StatusCode::kInvalidArgument);
+
+  // More outputs than a slice holds are all drawn, but their logits are not kept.
+  SampleParams greedy;
+  greedy.temperature = 0;
+  const int32_t rows = runner.model.ops().info().max_output_rows + 1;
+  const std::vector<int32_t> tokens = Tokens(rows, shape.vocab);
+  PageTable wide;
+  std::vector<PageCopy> copies;
+  ASSERT_TRUE(wide.EnsureCapacity(rows, &runner.arena, &copies));
+  std::vector<OutputRow> outputs(rows);
+  for (int32_t i = 0; i < rows; ++i) {
+    outputs[i].row = i;
+    outputs[i].params = &greedy;
+  }
+  StepBatch batch;
+  StepBatchBuilder(&batch).Append(tokens, 0, wide, outputs);
+  runner.model.Launch(batch);
+  EXPECT_EQ(runner.model.Collect()->outputs.size(), rows);
+  wide.Commit(rows);
+  EXPECT_EQ(runner.model.ops().ReadLogits(0).status().code(), absl::StatusCode::kInvalidArgument);
+  wide.Release(&runner.arena);
   table.Release(&runner.arena);
 }
 
