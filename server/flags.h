@@ -6,8 +6,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "server/flag_values.h"
 
 namespace sessa {
 
@@ -32,17 +32,6 @@ struct DaemonOptions {
   int32_t max_streams_per_connection = 0;
   std::string log_format;  // text or json
 };
-
-// A number of bytes with an optional suffix K, M, G or T (powers of 1,024): "512M". INVALID_ARGUMENT
-// otherwise.
-absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
-
-// Splits HOST:PORT ("127.0.0.1:50051", "[::1]:50051"). Port 0 asks the system for a free one.
-struct HostPort {
-  std::string host;
-  int32_t port = 0;
-};
-absl::StatusOr<HostPort> ParseHostPort(absl::string_view text);
 
 // Parses the command line; answers --help and --version and ends the process itself. An unknown flag or a
 // value that does not parse ends it with code 1 and a message that names the flag.

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "server/flags.h"
+#include "server/flag_values.h"
 
 namespace sessa {
 
