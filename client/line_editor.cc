@@ -65,7 +65,7 @@ LineBuffer::Event LineBuffer::Control(char byte) {
   constexpr char kCtrl = 0x1F;
   if (byte == '\r' || byte == '\n') return Event::kLine;
   if (byte == 0x1B) {
-    escape_ = "\x1B";
+    escape_.assign(1, byte);
     return Event::kNone;
   }
   if (byte == ('C' & kCtrl)) return Event::kCancelled;
