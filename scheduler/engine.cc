@@ -16,7 +16,8 @@ Engine::Engine(const CoreOptions& options, std::unique_ptr<Ops> ops, Emitter* em
       clock_(clock),
       model_(std::move(ops)),
       arena_(options.state_pages, options.open_pages),
-      sessions_(options.max_sessions, std::move(make_session_id)) {
+      sessions_(options.max_sessions, std::move(make_session_id)),
+      governor_(options.max_batch_tokens) {
   for (int32_t slot = options.max_batch_sessions; slot > 0;) free_slots_.push_back(--slot);
   plan_input_.max_rows = options.max_batch_tokens;
   plan_input_.max_residents = std::min(options.max_batch_sessions, options.max_batch_tokens);

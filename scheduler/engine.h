@@ -23,6 +23,7 @@
 #include "runtime/base/mutex.h"
 #include "runtime/model.h"
 #include "runtime/state_arena.h"
+#include "scheduler/chunk_governor.h"
 #include "scheduler/core.h"
 #include "scheduler/emitter.h"
 #include "scheduler/plan.h"
@@ -107,7 +108,7 @@ class Engine {
     Sample* sample;  // nullptr: the turn did not start
   };
 
-  // engine_turns.cc: admission and ends
+  // engine_admission.cc
   absl::Status ResolveSession(Turn* turn);
   void PromptReady(Turn* turn, absl::StatusOr<std::vector<int32_t>> tokens);
   absl::Status CheckPrompt(Turn* turn, std::vector<int32_t> tokens);
@@ -117,6 +118,8 @@ class Engine {
     return turn->start + static_cast<int64_t>(turn->prompt.size()) - 1;
   }
   void MakeForks(Turn* turn);
+
+  // engine_ends.cc, engine_sessions.cc
   // No more steps for the sample. Its tokens stay as they are; the state beyond them is given up.
   void EndSample(Turn* turn, Sample* sample, FinishReason reason);
   void CloseSample(Turn* turn, Sample* sample);
@@ -131,12 +134,16 @@ class Engine {
   void CheckDrained();
   Turn* FindTurn(const std::string& principal, const std::string& request_id) const;
 
-  // engine_steps.cc: the step
-  bool LaunchStep(absl::Time now);
+  // engine_plan.cc
+  int64_t KnownLength(const Turn* turn, const Sample* sample) const;
+  bool MayRunAhead(const Turn* turn, const Sample* sample) const;
   void FillPlanInput(absl::Time now);
   void AddCandidate(Turn* turn, Sample* sample);
   void AddIdle();
   void ApplyPlan();
+
+  // engine_steps.cc
+  bool LaunchStep(absl::Time now);
   void BuildBatch(LaunchedStep* step);
   void AddOutputs(Turn* turn, Sample* sample, int64_t start, int32_t rows, LaunchedWork* work,
                   std::vector<OutputRow>* outputs);
@@ -145,8 +152,6 @@ class Engine {
   void AppendSampled(Turn* turn, Sample* sample, OutputResult& result, absl::Time now);
   void NumbersFailed(Turn* turn, Sample* sample);
   void DeviceFailed(const absl::Status& error);
-  int64_t KnownLength(const Turn* turn, const Sample* sample) const;
-  bool MayRunAhead(const Turn* turn, const Sample* sample) const;
 
   void Emit(Turn* turn, decltype(EmitterEvent::what) what) {
     outbox_.push_back({turn->stream.get(), std::move(what)});
@@ -174,6 +179,7 @@ class Engine {
   StateArena arena_;
   SessionStore sessions_;
   Principals principals_;
+  ChunkGovernor governor_;
   std::map<uint64_t, std::shared_ptr<Turn>> turns_;  // by arrival
   std::map<std::pair<std::string, std::string>, Turn*> turns_by_request_;
   std::vector<int32_t> free_slots_;

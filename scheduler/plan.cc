@@ -241,6 +241,7 @@ class Planner {
       const bool decodes = !state_[i].admitted && Missing(i) == 1;
       if (state_[i].resident && Runnable(i) && Missing(i) > 0 && !decodes) prefills.push_back(i);
     }
+    if (!plan_.work.empty()) rows_left_ = std::min<int64_t>(rows_left_, in_.max_prefill_rows);
     while (!prefills.empty() && rows_left_ > 0) {
       const auto next = std::min_element(prefills.begin(), prefills.end(),
                                          [&](int32_t a, int32_t b) { return Before(a, b); });

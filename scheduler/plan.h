@@ -37,8 +37,9 @@ struct PlanIdle {
 
 struct PlanInput {
   absl::Time now;
-  int32_t max_rows = 512;       // of a step
-  int32_t max_residents = 256;  // sequences with a place in the batch; at most max_rows
+  int32_t max_rows = 512;          // of a step
+  int32_t max_prefill_rows = 512;  // of a step that decodes, too
+  int32_t max_residents = 256;     // sequences with a place in the batch; at most max_rows
   int32_t free_pages = 0, free_open_pages = 0;
   std::vector<PlanSequence> sequences;
   std::vector<PlanIdle> idle;   // least recently used first
@@ -62,8 +63,10 @@ struct StepPlan {
   void Clear();
 };
 
-// - Every runnable resident that misses one token is in the step; the rest of max_rows goes to prefill, in
-//   chunks, by priority, then to the principal that was served least, then by arrival.
+// - Every runnable resident that misses one token is in the step; the rest of max_rows goes to prefill (at
+// most
+//   max_prefill_rows of it beside decodes), in chunks, by priority, then to the principal that was served
+//   least, then by arrival.
 // - A waiting sequence is admitted in the same order, when it has a place and all of its pages; the first
 // that
 //   does not fit holds back those behind it, so that a long one is not starved by short ones.

@@ -63,6 +63,15 @@ TEST(PlanTest, EveryDecoderIsInTheStepAndPrefillGetsTheRest) {
   EXPECT_THAT(Work(PlanOf(input)), ElementsAre(P{1, 1}, P{2, 1}, P{3, 1}, P{0, 61}));
 }
 
+TEST(PlanTest, PrefillBesideDecodesIsBounded) {
+  PlanInput input = Input();
+  input.max_prefill_rows = 20;
+  input.sequences = {Resident(1, 100, 3000), Resident(2, 0, 3000)};
+  EXPECT_THAT(Work(PlanOf(input)), ElementsAre(P{0, 64}));
+  input.sequences.push_back(Decoder(3, 70));
+  EXPECT_THAT(Work(PlanOf(input)), ElementsAre(P{2, 1}, P{0, 20}));
+}
+
 TEST(PlanTest, PrefillGoesOnEvenWhenEveryPlaceIsTaken) {
   PlanInput input = Input();
   input.max_rows = 8;

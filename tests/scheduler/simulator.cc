@@ -50,6 +50,7 @@ class Simulation {
     config.ops.max_segments = config.max_batch_sessions;
     config.ops.max_rows = Pick(config.max_batch_sessions, Chance(50) ? 16 : 100);
     config.ops.max_output_rows = Pick(1, 16);
+    if (Chance(30)) config.ops.seconds_per_row = 1e-6;
     config.state_pages = Pick(2, Chance(70) ? 10 : 40);
     config.open_pages = Pick(1, 10);
     config.max_context = Pick(40, 500);

@@ -69,6 +69,7 @@ class ToyOps : public Ops {
     int32_t max_rows = 64;
     int32_t max_segments = 16;
     int32_t max_output_rows = 16;
+    double seconds_per_row = 0;  // that a step says it took
   };
   ToyOps(const Options& options, std::shared_ptr<Control> control);
 
