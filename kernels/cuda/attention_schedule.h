@@ -20,7 +20,8 @@ namespace sessa::cuda {
 inline constexpr int32_t kLeafTokens = 16;
 inline constexpr int32_t kBlockTokens = 64;
 inline constexpr int32_t kLeavesPerBlock = kBlockTokens / kLeafTokens;
-inline constexpr int32_t kMaxItems = 128;  // of a row, in whole blocks
+inline constexpr int32_t kMaxItems = 128;     // of a row, in whole blocks
+inline constexpr int32_t kMaxFineUnits = 64;  // blocks of the longest row of a fine batch
 
 SESSA_HD inline int32_t BlocksOf(int32_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
 // Blocks of an item of a row that attends to `tokens`.

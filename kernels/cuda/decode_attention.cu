@@ -18,6 +18,7 @@ constexpr int kForwardTokens = 8;        // of a stage
 constexpr int kStageVectors = 16;        // 16-byte vectors that a lane has in a stage: 8 KB a warp
 constexpr int kMaxStages = 3;            // of a warp's ring
 constexpr int kForwardStages = 2;        // every shape has room for them
+constexpr int kNearRows = 64;            // of batches whose tables are copied to shared memory (two blocks must fit)
 constexpr float kNoMaximum = -1e30f;  // less than any score, and its difference to itself is a number
 constexpr float kLog2E = 1.4426950408889634f;
 
@@ -73,7 +74,7 @@ struct Softmax {
   // Makes room for scores up to new_max.
   __device__ __forceinline__ void Raise(float new_max) {
     if (new_max <= max) return;
-    const float factor = exp2f(max - new_max);
+    const float factor = Exp2(max - new_max);
     sum *= factor;
 #pragma unroll
     for (int i = 0; i < N; ++i) acc[i] *= factor;
@@ -98,7 +99,7 @@ __device__ __forceinline__ void MergeLeaf(Running& run, const Softmax<N>& leaf, 
     return;
   }
   const float max = fmaxf(run.max, leaf.max);
-  const float old_part = exp2f(run.max - max), new_part = exp2f(leaf.max - max);
+  const float old_part = Exp2(run.max - max), new_part = Exp2(leaf.max - max);
   run.max = max;
   run.sum = __fmaf_rn(leaf.sum, new_part, __fmul_rn(run.sum, old_part));
 #pragma unroll
@@ -113,7 +114,7 @@ struct Item {
   RowMeta meta;
 };
 
-// `index` counts the items of all rows; first_of[r] is the first of row r.
+// `index` counts the items of all rows; first_of[r] is the first of row r. Shared memory, or global.
 __device__ __forceinline__ Item FindItem(const AttentionParams& p, const int32_t* first_of, int index, bool fine,
                                          bool inclusive) {
   int low = 0, high = p.row_count;  // first_of[low] <= index < first_of[high]
@@ -170,7 +171,7 @@ __device__ __forceinline__ void FeedbackTokens(const float (&q)[V * 8], int vali
   leaf.Raise(max);
 #pragma unroll
   for (int u = 0; u < U; ++u) {
-    const float weight = u < valid ? exp2f(score[u] - leaf.max) : 0.0f;
+    const float weight = u < valid ? Exp2(score[u] - leaf.max) : 0.0f;
     leaf.sum += weight;
 #pragma unroll
     for (int i = 0; i < V; ++i) {
@@ -182,27 +183,46 @@ __device__ __forceinline__ void FeedbackTokens(const float (&q)[V * 8], int vali
   }
 }
 
+// q = log2(e) D^-1/2 qb of a row, this lane's columns.
+template <int V>
+__device__ __forceinline__ void LoadQuery(const AttentionParams& p, int row, float (&q)[V * 8]) {
+  const int lane = threadIdx.x & 31, width = p.state.width;
+  const float scale = kLog2E * rsqrtf(static_cast<float>(width));
+#pragma unroll
+  for (int i = 0; i < V; ++i) {
+    const int column = (i * 32 + lane) * 8;
+    float numbers[8] = {};
+    if (column < width) Load8(p.qb + static_cast<int64_t>(row) * width + column, numbers);
+#pragma unroll
+    for (int e = 0; e < 8; ++e) q[i * 8 + e] = numbers[e] * scale;
+  }
+}
+
 // Blocks before the reader's own, whose s is fp16.
 template <int V>
-__device__ __forceinline__ void ClosedTokens(const AttentionParams& p, const Item& item, int end,
-                                             const float (&q)[V * 8], uint4* ring, Running& run) {
+__device__ __forceinline__ void ClosedTokens(const AttentionParams& p, const Item& item, int end, uint4* ring,
+                                             Running& run) {
   constexpr int U = FeedbackRing<V>::kTokens, kStages = FeedbackRing<V>::kStages;
   const int lane = threadIdx.x & 31, width = p.state.width;
+  const int row_bytes = width * 2;
+  const int64_t to_s = p.state.s - p.state.kb;
+  const char* block = nullptr;  // kb of the block being copied, this lane's first column
   const auto copy = [&](int token, int stage) {
     if (token < end) {
-      const int64_t page = p.pages[item.meta.page_begin + (token >> 6)];
-      const char* base = p.state.pages + page * p.state.page_bytes;
+      if ((token & 63) == 0 || block == nullptr) {
+        const int64_t page = p.pages[item.meta.page_begin + (token >> 6)];
+        block = p.state.pages + page * p.state.page_bytes + p.state.kb + lane * 16;
+      }
+      const char* row = block + (token & 63) * row_bytes;
+      uint4* to = ring + stage * kStageVectors * 32 + lane;
 #pragma unroll
       for (int u = 0; u < U; ++u) {
-        const int64_t row = static_cast<int64_t>(min(token + u, end - 1) & 63) * width;
+        const char* from = row + min(u, end - 1 - token) * row_bytes;
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-          const int column = (i * 32 + lane) * 8;
-          const bool inside = column < width;
-          const int64_t at = (row + (inside ? column : 0)) * 2;
-          uint4* to = ring + (stage * kStageVectors + u * 2 * V + i) * 32 + lane;
-          CopyAsync(to, base + p.state.kb + at, inside);
-          CopyAsync(to + V * 32, base + p.state.s + at, inside);
+          const bool inside = (i * 32 + lane) * 8 < width;
+          CopyAsync(to + (u * 2 * V + i) * 32, from + i * 512, inside);
+          CopyAsync(to + (u * 2 * V + V + i) * 32, from + to_s + i * 512, inside);
         }
       }
     }
@@ -210,6 +230,8 @@ __device__ __forceinline__ void ClosedTokens(const AttentionParams& p, const Ite
   };
 #pragma unroll
   for (int stage = 0; stage < kStages; ++stage) copy(item.first + stage * U, stage);
+  float q[V * 8];
+  LoadQuery<V>(p, item.row, q);
   int stage = 0;
   for (int leaf_first = item.first; leaf_first < end; leaf_first += kLeafTokens) {
     Softmax<V * 8> leaf;
@@ -232,9 +254,10 @@ __device__ __forceinline__ void ClosedTokens(const AttentionParams& p, const Ite
 
 // The reader's own block, whose s is float32 in its open page.
 template <int V>
-__device__ __forceinline__ void OpenTokens(const AttentionParams& p, const Item& item, int first,
-                                           const float (&q)[V * 8], Running& run) {
+__device__ __forceinline__ void OpenTokens(const AttentionParams& p, const Item& item, int first, Running& run) {
   constexpr int U = V > 4 ? 1 : 2;
+  float q[V * 8];
+  LoadQuery<V>(p, item.row, q);
   const int lane = threadIdx.x & 31, width = p.state.width;
   const int64_t page = p.pages[item.meta.page_begin + (item.meta.position >> 6)];
   const char* kb_plane = p.state.pages + page * p.state.page_bytes + p.state.kb;
@@ -276,20 +299,10 @@ template <int V>
 __device__ __forceinline__ void FeedbackItem(const AttentionParams& p, const Item& item, uint4* ring, float* running,
                                              float* out) {
   const int lane = threadIdx.x & 31, width = p.state.width;
-  const float scale = kLog2E * rsqrtf(static_cast<float>(width));
-  float q[V * 8];
-#pragma unroll
-  for (int i = 0; i < V; ++i) {
-    const int column = (i * 32 + lane) * 8;
-    float numbers[8] = {};
-    if (column < width) Load8(p.qb + static_cast<int64_t>(item.row) * width + column, numbers);
-#pragma unroll
-    for (int e = 0; e < 8; ++e) q[i * 8 + e] = numbers[e] * scale;
-  }
   Running run{running + lane, 0.0f, 0.0f};
   const int own_block = item.meta.position & ~63;
-  if (item.first < own_block) ClosedTokens<V>(p, item, min(item.end, own_block), q, ring, run);
-  if (item.end > own_block) OpenTokens<V>(p, item, max(item.first, own_block), q, run);
+  if (item.first < own_block) ClosedTokens<V>(p, item, min(item.end, own_block), ring, run);
+  if (item.end > own_block) OpenTokens<V>(p, item, max(item.first, own_block), run);
 #pragma unroll
   for (int i = 0; i < V; ++i) {
     const int column = (i * 32 + lane) * 8;
@@ -312,17 +325,22 @@ __device__ __forceinline__ void ForwardItem(const AttentionParams& p, const Item
   const int column = first_column + lane * 8;
   const bool inside = column < kv;
   const float scale = kLog2E * rsqrtf(static_cast<float>(d));
+  const int row_bytes = kv * 2;
+  const int64_t to_v = p.state.v - p.state.k;
+  const char* block = nullptr;  // k of the block being copied, this lane's first column
   const auto copy = [&](int token, int stage) {
     if (token < item.end) {
-      const int64_t page = p.pages[item.meta.page_begin + (token >> 6)];
-      const char* base = p.state.pages + page * p.state.page_bytes;
+      if ((token & 63) == 0 || block == nullptr) {
+        const int64_t page = p.pages[item.meta.page_begin + (token >> 6)];
+        block = p.state.pages + page * p.state.page_bytes + p.state.k + column * 2;
+      }
+      const char* row = block + (token & 63) * row_bytes;
+      uint4* to = ring + stage * kStageVectors * 32 + lane;
 #pragma unroll
       for (int u = 0; u < U; ++u) {
-        const int64_t at =
-            (static_cast<int64_t>(min(token + u, item.end - 1) & 63) * kv + (inside ? column : 0)) * 2;
-        uint4* to = ring + (stage * kStageVectors + u * 2) * 32 + lane;
-        CopyAsync(to, base + p.state.k + at, inside);
-        CopyAsync(to + 32, base + p.state.v + at, inside);
+        const char* from = row + min(u, item.end - 1 - token) * row_bytes;
+        CopyAsync(to + u * 2 * 32, from, inside);
+        CopyAsync(to + (u * 2 + 1) * 32, from + to_v, inside);
       }
     }
     CommitStage();
@@ -385,7 +403,7 @@ __device__ __forceinline__ void ForwardItem(const AttentionParams& p, const Item
         UnpackBf16(rows[(u * 2 + 1) * 32], numbers);
 #pragma unroll
         for (int g = 0; g < GC; ++g) {
-          const float weight = token + u < leaf_end ? exp2f(score[u][g] - leaf[g].max) : 0.0f;
+          const float weight = token + u < leaf_end ? Exp2(score[u][g] - leaf[g].max) : 0.0f;
           leaf[g].sum += weight;
 #pragma unroll
           for (int e = 0; e < 8; ++e) leaf[g].acc[e] = fmaf(weight, numbers[e], leaf[g].acc[e]);
@@ -429,18 +447,29 @@ __global__ void __launch_bounds__(kWarps * 32, 2) AttentionItemsKernel(Attention
   PdlTrigger();
   const int workers = gridDim.x * kWarps;
   const bool fine = p.header->fine != 0;
-  const int feedback_items = p.feedback_first[p.row_count];
-  const int items = feedback_items + p.forward_first[p.row_count] * shape.forward_chunks;
+  __shared__ int32_t feedback_near[kNearRows + 1], forward_near[kNearRows + 1];
+  const int32_t *feedback_first = p.feedback_first, *forward_first = p.forward_first;
+  if (p.row_count <= kNearRows) {  // searched for every item
+    for (int r = threadIdx.x; r <= p.row_count; r += kWarps * 32) {
+      feedback_near[r] = feedback_first[r];
+      forward_near[r] = forward_first[r];
+    }
+    feedback_first = feedback_near;
+    forward_first = forward_near;
+    __syncthreads();
+  }
+  const int feedback_items = feedback_first[p.row_count];
+  const int items = feedback_items + forward_first[p.row_count] * shape.forward_chunks;
   const int column_chunks = (p.state.kv + kForwardColumns - 1) / kForwardColumns;
   int next = 0;
   for (int index = blockIdx.x + warp * gridDim.x; index < items; index = next) {
     if (lane == 0) next = workers + atomicAdd(p.next_item, 1);  // its wait is hidden by the item's work
     float* out = p.partials + index * shape.partial_floats;
     if (index < feedback_items) {
-      FeedbackItem<V>(p, FindItem(p, p.feedback_first, index, fine, false), memory.ring, memory.running, out);
+      FeedbackItem<V>(p, FindItem(p, feedback_first, index, fine, false), memory.ring, memory.running, out);
     } else {
       const int forward = index - feedback_items, chunk = forward % shape.forward_chunks;
-      ForwardItem<GC>(p, FindItem(p, p.forward_first, forward / shape.forward_chunks, fine, true),
+      ForwardItem<GC>(p, FindItem(p, forward_first, forward / shape.forward_chunks, fine, true),
                       chunk % column_chunks * kForwardColumns, chunk / column_chunks, memory.ring, memory.running, out);
     }
     next = __shfl_sync(kWholeWarp, next, 0);

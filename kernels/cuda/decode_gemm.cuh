@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gem
   constexpr int kRows = 8 * NT;
   __shared__ float strands[kStrands][kRows][18];  // [.][row][output]; padded: 16 outputs
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, quad = lane >> 2, t = lane & 3;
-  const int first_output = blockIdx.x * 16 * MT, first_row = blockIdx.y * kRows;
+  const int row_tiles = (gemm.rows + kRows - 1) / kRows;  // those of the same outputs side by side
+  const int first_output = blockIdx.x / row_tiles * 16 * MT, first_row = blockIdx.x % row_tiles * kRows;
   const int chunks = (gemm.pitch + kChunk - 1) / kChunk;
   const int begin = chunks * warp / kStrands, end = chunks * (warp + 1) / kStrands;
   const bf16* weight = static_cast<const bf16*>(gemm.weight) + 8 * t;
@@ -127,8 +128,8 @@ __global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gem
 
 template <int MT, int NT, int XA, typename Epilogue>
 cudaError_t LaunchDecodeGemmTile(const DecodeGemm& gemm, const Epilogue& epilogue, const LaunchContext& context) {
-  const dim3 grid((gemm.outputs + 16 * MT - 1) / (16 * MT), (gemm.rows + 8 * NT - 1) / (8 * NT));
-  return LaunchKernel(DecodeGemmKernel<MT, NT, XA, Epilogue>, grid, dim3(kStrands * 32), 0, context.dependent,
+  const int output_tiles = (gemm.outputs + 16 * MT - 1) / (16 * MT), row_tiles = (gemm.rows + 8 * NT - 1) / (8 * NT);
+  return LaunchKernel(DecodeGemmKernel<MT, NT, XA, Epilogue>, dim3(output_tiles * row_tiles), dim3(kStrands * 32), 0, context.dependent,
                       context.stream, gemm, epilogue);
 }
 

@@ -30,8 +30,12 @@ __device__ __forceinline__ void PdlTrigger() {
 // GELU(x) = x/2 (1 + erf(x / sqrt 2)), through erfc: without its cancellation for x << 0.
 __device__ __forceinline__ float Gelu(float x) { return 0.5f * x * erfcf(-x * 0.70710678118654752f); }
 
-// One step of an online softmax in base 2 over (max, sum, accumulator): factors of the old and the new part.
-__device__ __forceinline__ float MergeFactor(float part_max, float new_max) { return exp2f(part_max - new_max); }
+// 2^x, 0 where it would be denormal; exact at 0.
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
 __device__ __forceinline__ float SumWarp(float x) {
 #pragma unroll

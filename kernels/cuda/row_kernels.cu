@@ -27,41 +27,63 @@ __global__ void __launch_bounds__(kThreads) EmbedKernel(EmbedParams p) {
   }
 }
 
+constexpr int kNormThreads = 256;
+
 // Sum over the block of threads, in a fixed order; every thread gets it.
-__device__ float SumBlock(float x) {
-  __shared__ float warps[kThreads / 32];
+__device__ float SumBlock(float x, float* warps) {
   x = SumWarp(x);
-  __syncthreads();
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
   __syncthreads();
   float sum = 0.0f;
-  for (int i = 0; i < kThreads / 32; ++i) sum += warps[i];
+#pragma unroll
+  for (int i = 0; i < kNormThreads / 32; ++i) sum += warps[i];
   return sum;
 }
 
-// n = (x - mean) / sqrt(var + eps) * weight + bias, with the biased variance of the differences.
-__global__ void __launch_bounds__(kThreads) NormKernel(NormParams p) {
-  extern __shared__ float values[];
+// n = (x - mean) / sqrt(var + eps) * weight + bias, with the biased variance of the differences. A thread keeps
+// kEach numbers of a row in registers; wider rows are read again.
+__global__ void __launch_bounds__(kNormThreads) NormKernel(NormParams p) {
+  constexpr int kEach = 4;
+  __shared__ float warps[2][kNormThreads / 32];
+  float weight[kEach], bias[kEach];
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const int i = threadIdx.x + k * kNormThreads;
+    weight[k] = i < p.width ? p.weight[i] : 0.0f;
+    bias[k] = i < p.width ? p.bias[i] : 0.0f;
+  }
   PdlWait();
   PdlTrigger();
   const int row = blockIdx.x;
   const int from = p.outputs != nullptr ? p.outputs[row].row : row;
   const float* x = p.x + static_cast<int64_t>(from) * p.width;
-  float sum = 0.0f;
-  for (int i = threadIdx.x; i < p.width; i += kThreads) {
-    values[i] = x[i];
-    sum += values[i];
+  float values[kEach], sum = 0.0f, squares = 0.0f;
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const int i = threadIdx.x + k * kNormThreads;
+    values[k] = i < p.width ? x[i] : 0.0f;
   }
-  const float mean = SumBlock(sum) / static_cast<float>(p.width);
-  float squares = 0.0f;
-  for (int i = threadIdx.x; i < p.width; i += kThreads) {
-    const float difference = values[i] - mean;
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) sum += values[k];
+  for (int i = threadIdx.x + kEach * kNormThreads; i < p.width; i += kNormThreads) sum += x[i];
+  const float mean = SumBlock(sum, warps[0]) / static_cast<float>(p.width);
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const float difference = threadIdx.x + k * kNormThreads < p.width ? values[k] - mean : 0.0f;
     squares = fmaf(difference, difference, squares);
   }
-  const float scale = rsqrtf(SumBlock(squares) / static_cast<float>(p.width) + p.eps);
+  for (int i = threadIdx.x + kEach * kNormThreads; i < p.width; i += kNormThreads) {
+    squares = fmaf(x[i] - mean, x[i] - mean, squares);
+  }
+  const float scale = rsqrtf(SumBlock(squares, warps[1]) / static_cast<float>(p.width) + p.eps);
   bf16* n = static_cast<bf16*>(p.n) + static_cast<int64_t>(row) * p.pitch;
-  for (int i = threadIdx.x; i < p.width; i += kThreads) {
-    n[i] = __float2bfloat16_rn(fmaf((values[i] - mean) * scale, p.weight[i], p.bias[i]));
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const int i = threadIdx.x + k * kNormThreads;
+    if (i < p.width) n[i] = __float2bfloat16_rn(fmaf((values[k] - mean) * scale, weight[k], bias[k]));
+  }
+  for (int i = threadIdx.x + kEach * kNormThreads; i < p.width; i += kNormThreads) {
+    n[i] = __float2bfloat16_rn(fmaf((x[i] - mean) * scale, p.weight[i], p.bias[i]));
   }
 }
 
@@ -118,7 +140,7 @@ cudaError_t LaunchEmbed(const EmbedParams& params, const LaunchContext& context)
 }
 
 cudaError_t LaunchNorm(const NormParams& params, const LaunchContext& context) {
-  return LaunchKernel(NormKernel, dim3(params.row_count), dim3(kThreads), params.width * sizeof(float),
+  return LaunchKernel(NormKernel, dim3(params.row_count), dim3(kNormThreads), 0,
                       context.dependent, context.stream, params);
 }
 

@@ -70,7 +70,7 @@ void Schedule(const RowMeta* rows, int32_t count, int32_t bucket, int32_t fine_l
   bool fine = true;
   for (int32_t r = 0; r < count; ++r) {
     blocks += BlocksOf(rows[r].position + 1);
-    fine &= BlocksOf(rows[r].position + 1) <= kMaxItems;
+    fine &= BlocksOf(rows[r].position + 1) <= kMaxFineUnits;
   }
   fine &= blocks < fine_limit;
   header->fine = fine ? 1 : 0;
