@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "kernels/cpu/activations.h"
@@ -13,6 +14,9 @@
 #include "kernels/ops.h"
 
 namespace sessa::cpu {
+
+// The running maximum of a row that has seen nothing.
+inline constexpr float kNoMaximum = -std::numeric_limits<float>::infinity();
 
 class Attention {
  public:

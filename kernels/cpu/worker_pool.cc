@@ -1,6 +1,9 @@
 #include "kernels/cpu/worker_pool.h"
 
+#include <pthread.h>
+
 #include <chrono>
+#include <string>
 
 namespace sessa::cpu {
 namespace {
@@ -11,6 +14,13 @@ constexpr int kSpinsBeforeYield = 500;  // some 10 us
 inline void Pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
+#endif
+}
+
+// What ps and top show; at most 15 characters.
+void SetThreadName([[maybe_unused]] const std::string& name) {
+#if defined(__linux__)
+  pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
 #endif
 }
 
@@ -87,6 +97,7 @@ bool WorkerPool::SpinForWork(uint64_t seen_job) const {
 }
 
 void WorkerPool::WorkerLoop(int thread) {
+  SetThreadName("sessa-cpu-" + std::to_string(thread));
   while (!stopping_.load(std::memory_order_relaxed)) {
     const uint64_t job = ticket_.load(std::memory_order_acquire) / kJob;
     while (RunOneItem(thread)) {
