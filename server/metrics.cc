@@ -102,6 +102,16 @@ struct Metrics::Families {
   Counter& discarded_tokens =
       MakeCounter(registry, "sessa_discarded_tokens_total", "Tokens computed beyond a stop and thrown away.");
 
+  prometheus::Family<Counter>& restores = prometheus::BuildCounter()
+                                              .Name("sessa_restores_total")
+                                              .Help(
+                                                  "Turns on an earlier session, by where its state was and "
+                                                  "how much of it had to be computed again.")
+                                              .Register(registry);
+  Counter& restored_whole = restores.Add({{"tier", "device"}, {"outcome", "restored"}});
+  Counter& restored_partly = restores.Add({{"tier", "device"}, {"outcome", "partly_recomputed"}});
+  Counter& recomputed = restores.Add({{"tier", "tokens"}, {"outcome", "recomputed"}});
+
   // --- engine ---
   Counter& steps = MakeCounter(registry, "sessa_steps_total", "Steps of the engine.");
   Gauge& step_age =
@@ -213,6 +223,16 @@ void Metrics::OnTurn(const TurnReport& report) {
   if (report.time_to_first_token != absl::InfiniteDuration()) {
     f.first_token.Observe(Seconds(report.time_to_first_token));
   }
+}
+
+void Metrics::OnRestore(const Restore& restore) {
+  Families& f = *families_;
+  if (restore.tier == Restore::Tier::kNone) return;
+  const bool nothing_left = restore.tokens_restored == 0;
+  Counter& counter = restore.tokens_recomputed == 0 ? f.restored_whole
+                     : nothing_left                 ? f.recomputed
+                                                    : f.restored_partly;
+  counter.Increment();
 }
 
 void Metrics::OnInterToken(absl::Duration gap) { families_->inter_token.Observe(Seconds(gap)); }

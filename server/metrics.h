@@ -25,6 +25,8 @@ class Metrics {
   void OnTurn(const TurnReport& report);
   void OnInterToken(absl::Duration gap);
   void OnCancelToFree(absl::Duration time);
+  // A turn of an earlier session began: how its state came to be there.
+  void OnRestore(const Restore& restore);
   // A turn that was refused before the core took it, so that OnTurn never sees it.
   void OnRefused(absl::StatusCode code);
   void OnSlowReader();

@@ -482,6 +482,22 @@ TEST_F(ServicesTest, MetricsAreWellFormed) {
             std::string::npos);
 }
 
+TEST_F(ServicesTest, CountsRestoresByWhatTheyCost) {
+  const auto count = [&](const std::string& outcome, const std::string& tier, int number) {
+    const std::string line =
+        absl::StrCat("sessa_restores_total{outcome=\"", outcome, "\",tier=\"", tier, "\"} ", number, "\n");
+    EXPECT_NE(Get("/metrics")->body.find(line), std::string::npos) << line;
+  };
+  telemetry_.back().metrics.OnRestore({});  // a new session
+  telemetry_.back().metrics.OnRestore({Restore::Tier::kDevice, 100, 0});
+  telemetry_.back().metrics.OnRestore({Restore::Tier::kRecomputed, 64, 36});
+  telemetry_.back().metrics.OnRestore({Restore::Tier::kRecomputed, 0, 100});
+  telemetry_.back().metrics.OnRestore({Restore::Tier::kRecomputed, 0, 7});
+  count("restored", "device", 1);
+  count("partly_recomputed", "device", 1);
+  count("recomputed", "tokens", 2);
+}
+
 TEST_F(ServicesTest, HostileNamesMakeNoSeries) {
   const auto count = [&] {
     const std::string body = Get("/metrics")->body;
