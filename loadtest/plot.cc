@@ -12,7 +12,7 @@ namespace sessa {
 namespace {
 
 constexpr double kWidth = 640, kHeight = 300;
-constexpr double kLeft = 62, kRight = 14, kTop = 10, kBottom = 44;
+constexpr double kLeft = 84, kRight = 14, kTop = 10, kBottom = 50;
 
 // Maps an axis to pixels.
 class Scale {
@@ -60,20 +60,20 @@ std::string Axes(const Scale& x, const Scale& y) {
     absl::StrAppendFormat(&svg, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>",
                           x(tick), x(tick), kTop, kHeight - kBottom);
     absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n", x(tick),
-                          kHeight - kBottom + 16, TickLabel(tick, x.axis().kind));
+                          kHeight - kBottom + 18, TickLabel(tick, x.axis().kind));
   }
   for (double tick : Ticks(y.axis().low, y.axis().high, y.axis().logarithmic)) {
     absl::StrAppendFormat(&svg, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>",
                           kLeft, kWidth - kRight, y(tick), y(tick));
     absl::StrAppendFormat(&svg, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", kLeft - 6,
-                          y(tick) + 4, TickLabel(tick, y.axis().kind));
+                          y(tick) + 5, TickLabel(tick, y.axis().kind));
   }
   absl::StrAppendFormat(&svg,
                         "<text class=\"label\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n",
                         (kLeft + kWidth - kRight) / 2, kHeight - 8, HtmlText(x.axis().label));
   absl::StrAppendFormat(
       &svg,
-      "<text class=\"label\" transform=\"translate(13 %.1f) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
+      "<text class=\"label\" transform=\"translate(14 %.1f) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
       (kTop + kHeight - kBottom) / 2, HtmlText(y.axis().label));
   return svg;
 }

@@ -29,7 +29,7 @@ p { margin: 2px 0; color: var(--soft); }
 figure { margin: 0; padding: 12px 12px 6px; } figcaption { font-weight: 600; margin: 0 0 6px 4px; }
 .key { font-weight: 400; color: var(--soft); margin-left: 14px; font-size: 13px; white-space: nowrap; }
 .key i { display: inline-block; width: 12px; height: 3px; margin-right: 5px; vertical-align: 4px; }
-svg { width: 100%; display: block; } svg text { fill: var(--soft); font-size: 12px; }
+svg { width: 100%; display: block; } svg text { fill: var(--soft); font-size: 14px; }
 svg .label { fill: var(--ink); } .grid { stroke: var(--grid); } .shade { fill: var(--shade); }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; } .dots circle { opacity: .55; }
 .line.s0 { stroke: var(--s0); } .line.s1 { stroke: var(--s1); } .line.s2 { stroke: var(--s2); }
