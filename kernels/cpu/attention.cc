@@ -90,9 +90,13 @@ void Attention::PlanPrefill() {
       row += rows;
     }
   }
-  // Long contexts first: they are the longest items.
-  std::stable_sort(groups_.begin(), groups_.end(),
-                   [](const RowGroup& a, const RowGroup& b) { return a.block > b.block; });
+  // The threads' shares (WorkerPool) get alternate blocks, and so equal work; within a share long contexts
+  // come first.
+  const int64_t threads = pool_.threads();
+  std::stable_sort(groups_.begin(), groups_.end(), [threads](const RowGroup& a, const RowGroup& b) {
+    const int64_t share_a = a.block % threads, share_b = b.block % threads;
+    return share_a != share_b ? share_a < share_b : a.block > b.block;
+  });
   const int32_t parts = std::max(1, pool_.threads() / std::max(1, segments));
   const int32_t columns = std::max(kLanes, RoundUp((shape_.width + parts - 1) / parts, kLanes));
   for (const Segment& segment : batch_->segments) {

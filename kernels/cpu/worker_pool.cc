@@ -26,7 +26,7 @@ void SetThreadName([[maybe_unused]] const std::string& name) {
 
 }  // namespace
 
-WorkerPool::WorkerPool(int threads) {
+WorkerPool::WorkerPool(int threads) : shares_(threads) {
   workers_.reserve(threads - 1);
   for (int thread = 1; thread < threads; ++thread)
     workers_.emplace_back([this, thread] { WorkerLoop(thread); });
@@ -48,7 +48,10 @@ void WorkerPool::RunJob(int items, Function function, const void* context) {
   context_.store(context, std::memory_order_relaxed);
   items_.store(items, std::memory_order_relaxed);
   done_.store(0, std::memory_order_relaxed);
-  ticket_.store((ticket_.load(std::memory_order_relaxed) / kJob + 1) * kJob + items);
+  const uint64_t job = CurrentJob() + 1;
+  for (int share = static_cast<int>(shares_.size()) - 1; share >= 0; --share) {
+    shares_[share].ticket.store(job * kJob + ShareBegin(items, share + 1) - ShareBegin(items, share));
+  }
   // Sequentially consistent with a worker's "parked, then look at the ticket again": one of the two sees the
   // other.
   if (parked_.load() > 0) {
@@ -67,15 +70,25 @@ void WorkerPool::RunJob(int items, Function function, const void* context) {
 }
 
 bool WorkerPool::RunOneItem(int thread) {
-  uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  const int shares = static_cast<int>(shares_.size());
+  for (int i = 0; i < shares; ++i) {
+    const int share = thread + i < shares ? thread + i : thread + i - shares;
+    if (RunOneItemOf(share, thread)) return true;
+  }
+  return false;
+}
+
+bool WorkerPool::RunOneItemOf(int share, int thread) {
+  std::atomic<uint64_t>& shared_ticket = shares_[share].ticket;
+  uint64_t ticket = shared_ticket.load(std::memory_order_acquire);
   for (;;) {
     const uint32_t left = static_cast<uint32_t>(ticket);
     if (left == 0) return false;
     const Function function = function_.load(std::memory_order_relaxed);
     const void* context = context_.load(std::memory_order_relaxed);
-    const uint32_t item = items_.load(std::memory_order_relaxed) - left;
-    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
-                                       std::memory_order_acquire)) {
+    const uint32_t item = ShareBegin(items_.load(std::memory_order_relaxed), share + 1) - left;
+    if (!shared_ticket.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
+                                             std::memory_order_acquire)) {
       continue;
     }
     function(context, static_cast<int>(item), thread);
@@ -88,7 +101,7 @@ bool WorkerPool::SpinForWork(uint64_t seen_job) const {
   const auto end = std::chrono::steady_clock::now() + kSpin;
   do {
     for (int i = 0; i < 64; ++i) {
-      if (ticket_.load(std::memory_order_acquire) / kJob != seen_job) return true;
+      if (CurrentJob() != seen_job) return true;
       Pause();
     }
     std::this_thread::yield();  // to a thread that has work, where there are more threads than cores
@@ -99,13 +112,13 @@ bool WorkerPool::SpinForWork(uint64_t seen_job) const {
 void WorkerPool::WorkerLoop(int thread) {
   SetThreadName("sessa-cpu-" + std::to_string(thread));
   while (!stopping_.load(std::memory_order_relaxed)) {
-    const uint64_t job = ticket_.load(std::memory_order_acquire) / kJob;
+    const uint64_t job = CurrentJob();
     while (RunOneItem(thread)) {
     }
     if (SpinForWork(job)) continue;
     const uint32_t wake = wake_.load();
     parked_.fetch_add(1);
-    if (ticket_.load() / kJob == job && !stopping_.load()) wake_.wait(wake);
+    if (CurrentJob() == job && !stopping_.load()) wake_.wait(wake);
     parked_.fetch_sub(1);
   }
 }

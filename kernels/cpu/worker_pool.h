@@ -8,9 +8,12 @@
 
 namespace sessa::cpu {
 
-// Runs the items of a job on the calling thread and threads() - 1 workers. Workers spin for some tens of
-// microseconds after their last item, then sleep until the next job. Run is called by one thread; it never
-// waits for a worker that holds no item, so a worker that the kernel has descheduled delays nothing.
+// Runs the items of a job on the calling thread and threads() - 1 workers. Each thread begins with its own
+// share, a contiguous range of the items, then helps the others: a thread that works on the same items in job
+// after job finds their data in its own cache, and no thread waits while there is an item to take. Workers
+// spin for some tens of microseconds after their last item, then sleep until the next job. Run is called by
+// one thread; it never waits for a worker that holds no item, so a worker that the kernel has descheduled
+// delays nothing.
 class WorkerPool {
  public:
   explicit WorkerPool(int threads);  // in all, the caller's included; >= 1
@@ -34,11 +37,20 @@ class WorkerPool {
 
  private:
   using Function = void (*)(const void* context, int item, int thread);
-  // A ticket: the number of the job (high half) and how many of its items nobody has taken yet (low half).
+  // A thread's share: the number of the job (high half) and how many items of the share nobody has taken yet
+  // (low half).
+  struct alignas(64) Share {
+    std::atomic<uint64_t> ticket{0};
+  };
   static constexpr uint64_t kJob = uint64_t{1} << 32;
 
   void RunJob(int items, Function function, const void* context);
+  // An item of the thread's own share or, when that is empty, of the next thread's that is not.
   bool RunOneItem(int thread);
+  bool RunOneItemOf(int share, int thread);
+  uint64_t CurrentJob() const { return shares_[0].ticket.load() / kJob; }
+  // Where a share begins; it ends where the next one begins.
+  uint32_t ShareBegin(uint64_t items, int share) const { return items * share / shares_.size(); }
   void WorkerLoop(int thread);
   bool SpinForWork(uint64_t seen_job) const;
 
@@ -47,7 +59,7 @@ class WorkerPool {
   std::atomic<Function> function_{nullptr};
   std::atomic<const void*> context_{nullptr};
   std::atomic<uint32_t> items_{0};
-  alignas(64) std::atomic<uint64_t> ticket_{0};
+  std::vector<Share> shares_;  // by thread; the first one's ticket is written last
   alignas(64) std::atomic<uint32_t> done_{0};
   alignas(64) std::atomic<uint32_t> parked_{0};
   std::atomic<uint32_t> wake_{0};  // what parked workers wait on
