@@ -15,6 +15,8 @@ constexpr double kRidge = 1e-8;
 
 }  // namespace
 
+ChunkGovernor::ChunkGovernor(int32_t max_rows) : max_rows_(max_rows), limit_(std::max(1, max_rows / 8)) {}
+
 void ChunkGovernor::Observe(int32_t decode_rows, int32_t prefill_rows, double seconds) {
   if (decode_rows == 0) return;
   const double without = DecodeSeconds(decode_rows);

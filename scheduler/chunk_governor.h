@@ -12,9 +12,10 @@ namespace sessa {
 // waste time: a chunk is always large enough for half of the rate of prefill at max_rows. Engine-thread only.
 class ChunkGovernor {
  public:
-  explicit ChunkGovernor(int32_t max_rows) : max_rows_(max_rows), limit_(max_rows) {}
+  explicit ChunkGovernor(int32_t max_rows);
 
-  // Of a step that decodes, too; in [1, max_rows]. max_rows until both kinds of steps have been seen.
+  // Of a step that decodes, too; in [1, max_rows]. An eighth of max_rows until both kinds of steps have been
+  // seen.
   int32_t MaxPrefillRows() const { return limit_; }
   // What a step of so many rows took.
   void Observe(int32_t decode_rows, int32_t prefill_rows, double seconds);

@@ -207,7 +207,22 @@ void Engine::NumbersFailed(Turn* turn, Sample* sample) {
 void Engine::DeviceFailed(const absl::Status& error) {
   failure_ = error;
   launched_.clear();
-  EndEverything(MakeError(absl::StatusCode::kUnavailable, "the device failed", {.reason = "DEVICE_FAILED"}));
+  const absl::Status told =
+      MakeError(absl::StatusCode::kUnavailable, "the device failed", {.reason = "DEVICE_FAILED"});
+  std::vector<Turn*> all;
+  for (const auto& [id, turn] : turns_) all.push_back(turn.get());
+  for (Turn* turn : all) {
+    if (turn->phase != TurnPhase::kRunning) {
+      FailTurn(turn, told);
+      continue;
+    }
+    for (Sample& sample :
+         turn->samples) {  // where there are stop strings, the text has the last word even now
+      if (sample.ended) continue;
+      sample.error = told;
+      EndSample(turn, &sample, FinishReason::kError);
+    }
+  }
   sessions_.ForEach([this](Session* session) {
     session->sequence.DropState(&arena_);
     sessions_.StateDropped(session);

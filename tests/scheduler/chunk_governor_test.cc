@@ -17,12 +17,13 @@ int32_t Settle(ChunkGovernor* governor, double decode, double fixed, double per_
   return governor->MaxPrefillRows();
 }
 
-TEST(ChunkGovernorTest, NoLimitUntilStepsWereSeen) {
+TEST(ChunkGovernorTest, BeginsSmall) {
   ChunkGovernor governor(512);
-  EXPECT_EQ(governor.MaxPrefillRows(), 512);
+  EXPECT_EQ(governor.MaxPrefillRows(), 64);
   governor.Observe(0, 512, 1.0);
   governor.Observe(8, 0, 0.001);
-  EXPECT_EQ(governor.MaxPrefillRows(), 512);
+  EXPECT_EQ(governor.MaxPrefillRows(), 64);
+  EXPECT_EQ(ChunkGovernor(1).MaxPrefillRows(), 1);
 }
 
 TEST(ChunkGovernorTest, PrefillAddsNoMoreThanAStepWithoutIt) {

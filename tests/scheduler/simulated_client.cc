@@ -177,7 +177,8 @@ void SimulatedClients::CheckSessions() {
     Expect(info.ok(), "a kept session is there");
     if (!info.ok()) return;
     Expect(info->position == static_cast<int64_t>(session.tokens.size()),
-           "a session has the tokens that were told");
+           absl::StrCat("session ", key.second, " has ", info->position, " tokens, ", session.tokens.size(),
+                        " were told"));
     Expect(!info->busy && info->cached_tokens <= info->position, "an idle session");
   }
 }
