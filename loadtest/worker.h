@@ -13,11 +13,10 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "loadtest/calls.h"
 #include "loadtest/random.h"
 #include "loadtest/recorder.h"
 #include "loadtest/scenario.h"
-#include "sessa/v1/inference.grpc.pb.h"
-#include "sessa/v1/sessions.grpc.pb.h"
 
 namespace sessa {
 
@@ -28,12 +27,6 @@ struct WorkerSetup {
   absl::Time start;                             // of the run
   std::atomic<int64_t>* turns_begun = nullptr;  // of all workers
   std::atomic<bool>* stopped = nullptr;         // Ctrl-C: as if the duration were over
-};
-
-// The stubs of a connection. Thread-safe.
-struct Connection {
-  std::unique_ptr<v1::Inference::Stub> inference;
-  std::unique_ptr<v1::Sessions::Stub> sessions;
 };
 
 // Everything in it belongs to the thread that calls Run.
@@ -49,10 +42,6 @@ class Worker {
   const Recorder& recorder() const { return recorder_; }
 
  private:
-  struct Session;
-  class Tag;
-  class TurnCall;
-  class DeleteCall;
   struct Timer {
     absl::Time at;
     uint64_t order;  // of timers at the same time
@@ -64,12 +53,12 @@ class Worker {
   void RunTimers();
   void Arrive(absl::Time scheduled);
   void NewSession(absl::Time scheduled);
-  void BeginTurn(std::shared_ptr<Session> session, absl::Time scheduled);
-  void OnTurnEnd(TurnCall* call, bool cancelled, absl::Duration back_off);
-  void EndSession(const std::shared_ptr<Session>& session, absl::Duration back_off);
+  void BeginTurn(std::shared_ptr<LoadSession> session, absl::Time scheduled);
+  void OnTurnEnd(TurnCall* call, const TurnCall::Outcome& outcome);
+  void EndSession(const std::shared_ptr<LoadSession>& session, absl::Duration back_off);
   bool MayBegin();      // the scenario goes on; counts the turn
   bool IsOver() const;  // no turn begins any more
-  void CancelAll();
+  CallHost host() { return {.queue = &queue_, .recorder = &recorder_, .start = setup_.start}; }
 
   const WorkerSetup setup_;
   const Scenario& scenario_;
