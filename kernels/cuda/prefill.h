@@ -27,19 +27,16 @@ struct PrefillSegment {
   int32_t rows = 0;        // > 0
   int32_t start = 0;       // absolute position of the first row
   int32_t page_begin = 0;  // page of positions [64 i, 64 i + 64) is page_table[page_begin + i]
-  int32_t open_page =
-      -1;  // compact state: float32 s of the block that holds `start`, and in the end of the one
-           //   that holds start + rows - 1
+  int32_t open_page = -1;  // compact state: float32 s of the block that holds `start`; in the end, of the
+                           // block that holds start + rows - 1
 };
 
 // How work is cut, for benches; 0: as the plan finds best.
 struct PrefillTuning {
   int32_t leaf = 1024;       // rows of a leaf inverse: 128, 256, 512, 1024 or 2048
-  int32_t forward_rows = 0;  // query rows of a forward tile: 128 or, for head width 64, 192
   int32_t past_columns = 0;  // columns of the tiles of the past's contribution, of the solve: 64, 128, 256
   int32_t solve_columns = 0;
   int32_t inverse_columns = 0;  // 64, 128
-  bool alternate = true;        // forward: consumers take turns on the tensor cores
 };
 
 // What buffers are sized for; constant after start.
@@ -78,7 +75,6 @@ struct PrefillPlan {
   int32_t solve_columns = 0;  // columns of the tiles of `solve`
   int32_t inverse_columns = 0;  // columns of the tiles of `inverse`
   int32_t leaf = 0;             // rows of a leaf inverse
-  int32_t forward_rows = 0;     // query rows of a forward tile
   struct Offsets {              // of the lists in the table, in bytes
     int64_t segments = 0, score = 0, product = 0, forward = 0, leaves = 0, rows = 0;
   } offsets;
@@ -141,7 +137,7 @@ cudaError_t LaunchPrefillForward(const PrefillContext& context, const PrefillFor
                                  cudaStream_t stream);
 
 // All of the solve that needs no f: weights P~ and their row sums, leaf inverses, and the past's
-// contribution. Uses the workspace; does not touch params.f and params.s.
+// contribution where that is split. Uses the workspace; does not touch params.f and params.s.
 cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFeedbackParams& params,
                                  cudaStream_t stream);
 

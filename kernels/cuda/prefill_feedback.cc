@@ -38,11 +38,9 @@ PrefillBuffers ResolveBuffers(const PrefillContext& context) {
   buffers.segments = List<DeviceSegment>(context, plan.offsets.segments);
   buffers.page_table = context.state.page_table;
   buffers.D = state.shape.width;
-  buffers.capacity = workspace.rows;
   buffers.padded_rows = plan.padded_rows;
   buffers.width = workspace.width;
   buffers.panel_columns = plan.panel_columns;
-  buffers.planes_count = plan.planes;
   buffers.panel = reinterpret_cast<__half*>(base + workspace.panel);
   buffers.stats = reinterpret_cast<float2*>(base + workspace.stats);
   float* rows = reinterpret_cast<float*>(base + workspace.row_state);

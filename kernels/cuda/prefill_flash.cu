@@ -32,14 +32,8 @@ cudaError_t LaunchFlashForward(const PrefillContext& context, const PrefillForwa
   p.D = shape.width;
   p.scale = static_cast<float>(M_LOG2E / std::sqrt(static_cast<double>(shape.head_width())));
   const int blocks = context.limits->multiprocessors;
-  const bool alternate = context.limits->tuning.alternate;
-  if (shape.head_width() == 128) return LaunchFlash<128, 2, true>(p, blocks, stream);
-  if (plan.forward_rows == 192) {
-    return alternate ? LaunchFlash<64, 3, true>(p, blocks, stream)
-                     : LaunchFlash<64, 3, false>(p, blocks, stream);
-  }
-  return alternate ? LaunchFlash<64, 2, true>(p, blocks, stream)
-                   : LaunchFlash<64, 2, false>(p, blocks, stream);
+  return shape.head_width() == 128 ? LaunchFlash<FlashShape<128>>(p, blocks, stream)
+                                   : LaunchFlash<FlashShape<64>>(p, blocks, stream);
 }
 
 }  // namespace sessa::cuda

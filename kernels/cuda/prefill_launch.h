@@ -14,11 +14,9 @@ struct PrefillBuffers {
   const DeviceSegment* segments = nullptr;
   const int32_t* page_table = nullptr;
   int32_t D = 0;
-  int32_t capacity = 0;     // workspace rows
   int32_t padded_rows = 0;  // of them in use
   int32_t width = 0;        // row length of r, r_half, s_half, planes
   int32_t panel_columns = 0;
-  int32_t planes_count = 0;
   __half* panel = nullptr;
   float2* stats = nullptr;
   float *row_max = nullptr, *row_sum = nullptr, *sigma = nullptr, *rescale = nullptr;  // (rows)

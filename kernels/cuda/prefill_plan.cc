@@ -8,7 +8,7 @@
 namespace sessa::cuda {
 namespace {
 
-constexpr int64_t kTableBytes = int64_t{4} << 20;
+constexpr int64_t kTableBytes = int64_t{16} << 20;
 constexpr int kSubstituteRows = 64;  // a chunk of at most so many rows needs no inverse
 
 int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
@@ -249,12 +249,11 @@ void AddSolveTiles(const PrefillPlan& plan, const PrefillLimits& limits, int32_t
 
 void AddForwardTiles(PrefillPlan* plan, const PrefillLimits& limits, Lists* lists) {
   if (!FastForwardShape(limits)) return;
-  plan->forward_rows = limits.shape.head_width() == 64 && limits.tuning.forward_rows == 192 ? 192 : 128;
   for (const PrefillSegment& segment : plan->segments) {
-    for (int32_t row = 0; row < segment.rows; row += plan->forward_rows) {
+    for (int32_t row = 0; row < segment.rows; row += kTileRows) {
       ForwardTile tile{};
       tile.first_row = segment.first_row + row;
-      tile.rows = std::min(plan->forward_rows, segment.rows - row);
+      tile.rows = std::min(kTileRows, segment.rows - row);
       tile.position = segment.start + row;
       tile.end = segment.start + segment.rows;
       tile.page_begin = segment.page_begin;

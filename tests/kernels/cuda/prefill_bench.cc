@@ -248,13 +248,11 @@ void Bench(const PrefillTuning& tuning, int tokens) {
 
 int main(int argc, char** argv) {
   sessa::cuda::PrefillTuning tuning;
-  int tokens = 16384, alternate = tuning.alternate;
+  int tokens = 16384;
   const std::pair<const char*, int*> flags[] = {{"--leaf=", &tuning.leaf},
-                                                {"--forward_rows=", &tuning.forward_rows},
                                                 {"--past_columns=", &tuning.past_columns},
                                                 {"--solve_columns=", &tuning.solve_columns},
                                                 {"--inverse_columns=", &tuning.inverse_columns},
-                                                {"--alternate=", &alternate},
                                                 {"--tokens=", &tokens}};
   for (int i = 1; i < argc; i++) {
     for (const auto& [name, value] : flags) {
@@ -262,7 +260,6 @@ int main(int argc, char** argv) {
         *value = std::atoi(argv[i] + std::strlen(name));
     }
   }
-  tuning.alternate = alternate != 0;
   sessa::cuda::Bench(tuning, tokens);
   sessa::cuda::BenchShortChunks(tuning);
 }
