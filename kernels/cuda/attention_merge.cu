@@ -1,6 +1,8 @@
-// Merges the items of each row's attentions (decode_attention.cu) in an order fixed by the row's length alone:
+// Merges the items of each row's attentions (decode_attention.cu) in an order fixed by the row's length
+// alone:
 //   M = max m_i;  result = sum_i acc_i 2^(m_i - M) / sum_i l_i 2^(m_i - M)
-// over units i (blocks, or items of several), in runs of kRunUnits: each run ascending, then the runs ascending.
+// over units i (blocks, or items of several), in runs of kRunUnits: each run ascending, then the runs
+// ascending.
 #include "kernels/cuda/attention_schedule.h"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/kernels.h"
@@ -11,11 +13,11 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kForwardColumns = 256;
-constexpr int kEach = 4;          // neighbouring columns that a thread merges
-constexpr int kRunUnits = 16;     // one thread adds them, one after the other
+constexpr int kEach = 4;       // neighbouring columns that a thread merges
+constexpr int kRunUnits = 16;  // one thread adds them, one after the other
 constexpr int kMaxRuns = kMaxItems / kRunUnits;
-constexpr int kTile = kThreads * kEach;          // columns of a block of threads, of a row of one run
-constexpr int kMinTile = kTile / kMaxRuns;       // of a row of kMaxRuns
+constexpr int kTile = kThreads * kEach;               // columns of a block of threads, of a row of one run
+constexpr int kMinTile = kTile / kMaxRuns;            // of a row of kMaxRuns
 constexpr int kMaxSums = kMaxItems * (kMinTile / 8);  // pairs of the heads in a tile, of all units
 constexpr int kFineColumns = kMinTile / kEach;
 
@@ -24,16 +26,17 @@ struct Partials {
   const float* items;  // of the row, ascending
   int64_t stride;      // from an item to the next
   int32_t count;
-  int32_t columns;     // of an accumulator; maxima and sums of its heads follow it
+  int32_t columns;  // of an accumulator; maxima and sums of its heads follow it
   int32_t head_columns;
-  bool fine;           // items are leaves; a unit is up to kLeavesPerBlock of them
+  bool fine;  // items are leaves; a unit is up to kLeavesPerBlock of them
 };
 
 __device__ __forceinline__ float2 MaxAndSum(const Partials& p, int item, int head) {
   return *reinterpret_cast<const float2*>(p.items + item * p.stride + p.columns + 2 * head);
 }
 
-// What a warp would have made of the leaves of a block (MergeLeaf in decode_attention.cu, operation by operation).
+// What a warp would have made of the leaves of a block (MergeLeaf in decode_attention.cu, operation by
+// operation).
 __device__ float2 MergeLeafSums(const Partials& p, int first, int end, int head) {
   float2 run = MaxAndSum(p, first, head);
   for (int item = first + 1; item < end; ++item) {
@@ -45,7 +48,8 @@ __device__ float2 MergeLeafSums(const Partials& p, int first, int end, int head)
   return run;
 }
 
-__device__ __forceinline__ float4 MergeLeafColumns(const Partials& p, int first, int end, int head, int column) {
+__device__ __forceinline__ float4 MergeLeafColumns(const Partials& p, int first, int end, int head,
+                                                   int column) {
   float4 acc = *reinterpret_cast<const float4*>(p.items + first * p.stride + column);
   float run = MaxAndSum(p, first, head).x;
   for (int item = first + 1; item < end; ++item) {
@@ -64,8 +68,9 @@ __device__ __forceinline__ float4 MergeLeafColumns(const Partials& p, int first,
 
 // Shared memory of a merge.
 struct Scratch {
-  float2 sums[kMaxSums];                     // [unit][head of the tile]
-  float4 parts[kMaxFineUnits][kFineColumns]; // fine: units, merged of their leaves. Else [thread]: sums of runs
+  float2 sums[kMaxSums];  // [unit][head of the tile]
+  float4 parts[kMaxFineUnits]
+              [kFineColumns];  // fine: units, merged of their leaves. Else [thread]: sums of runs
 };
 
 __device__ __forceinline__ void AddPart(float4& acc, const float4& part, float factor) {
@@ -83,7 +88,9 @@ __device__ __forceinline__ int RunsOf(const Partials& p) {
   return runs;
 }
 // Threads that share the columns of a tile.
-__device__ __forceinline__ int ThreadsOf(const Partials& p) { return kThreads / (p.fine ? kMaxRuns : RunsOf(p)); }
+__device__ __forceinline__ int ThreadsOf(const Partials& p) {
+  return kThreads / (p.fine ? kMaxRuns : RunsOf(p));
+}
 
 // Tile `tile` of the result. True in threads that hold `out`, columns [column, + kEach).
 __device__ bool Merge(const Partials& p, int tile, Scratch& scratch, float4& out, int& column) {
@@ -103,7 +110,8 @@ __device__ bool Merge(const Partials& p, int tile, Scratch& scratch, float4& out
     for (int u = 0; u < kRunUnits; ++u) {
       const int unit = group * kRunUnits + u;
       values[u] = make_float4(0, 0, 0, 0);
-      if (inside && unit < units) values[u] = *reinterpret_cast<const float4*>(p.items + unit * p.stride + column);
+      if (inside && unit < units)
+        values[u] = *reinterpret_cast<const float4*>(p.items + unit * p.stride + column);
     }
   }
   for (int i = threadIdx.x; i < units * heads; i += kThreads) {
@@ -155,8 +163,10 @@ __device__ __forceinline__ void MergeTiles(const Partials& part, int first_tile,
   }
 }
 
-// blockIdx.x: row; blockIdx.y: `step` blocks of threads for the feedback, then as many for each forward chunk.
-__global__ void __launch_bounds__(kThreads) AttentionMergeKernel(AttentionParams p, AttentionShape shape, int step) {
+// blockIdx.x: row; blockIdx.y: `step` blocks of threads for the feedback, then as many for each forward
+// chunk.
+__global__ void __launch_bounds__(kThreads)
+    AttentionMergeKernel(AttentionParams p, AttentionShape shape, int step) {
   __shared__ Scratch scratch;
   PdlWait();
   PdlTrigger();
@@ -183,9 +193,9 @@ __global__ void __launch_bounds__(kThreads) AttentionMergeKernel(AttentionParams
   const int first = p.forward_first[row];
   part.count = p.forward_first[row + 1] - first;
   if (part.count == 0) return;  // padding
-  part.items =
-      p.partials + (p.feedback_first[p.row_count] + static_cast<int64_t>(first) * shape.forward_chunks + chunk) *
-                       shape.partial_floats;
+  part.items = p.partials +
+               (p.feedback_first[p.row_count] + static_cast<int64_t>(first) * shape.forward_chunks + chunk) *
+                   shape.partial_floats;
   part.stride = shape.partial_floats * shape.forward_chunks;
   part.columns = group_heads * kForwardColumns;
   part.head_columns = d;

@@ -32,7 +32,8 @@ double FastestSeconds(cudaStream_t stream, const Work& work) {
 }
 
 double CopyRate(cudaStream_t stream) {
-  absl::StatusOr<DeviceBuffer> from = AllocateDevice(kCopyBytes, "a copy"), to = AllocateDevice(kCopyBytes, "a copy");
+  absl::StatusOr<DeviceBuffer> from = AllocateDevice(kCopyBytes, "a copy"),
+                               to = AllocateDevice(kCopyBytes, "a copy");
   if (!from.ok() || !to.ok()) return 0;
   if (FillRandom(from->as(), DType::kF32, kCopyBytes / 4, 0, 1, 1, stream) != cudaSuccess) return 0;
   const double seconds = FastestSeconds(stream, [&] {
@@ -43,7 +44,8 @@ double CopyRate(cudaStream_t stream) {
 
 double GemmRate(LtGemm* lt, cudaStream_t stream) {
   constexpr int64_t kNumbers = int64_t{kGemmSize} * kGemmSize;
-  absl::StatusOr<DeviceBuffer> w = AllocateDevice(2 * kNumbers, "a product"), x = AllocateDevice(2 * kNumbers, "a product"),
+  absl::StatusOr<DeviceBuffer> w = AllocateDevice(2 * kNumbers, "a product"),
+                               x = AllocateDevice(2 * kNumbers, "a product"),
                                y = AllocateDevice(4 * kNumbers, "a product");
   if (!w.ok() || !x.ok() || !y.ok()) return 0;
   if (FillRandom(w->as(), DType::kBF16, kNumbers, 0, 1, 2, stream) != cudaSuccess) return 0;

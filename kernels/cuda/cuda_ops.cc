@@ -10,10 +10,10 @@
 namespace sessa::cuda {
 namespace {
 
-constexpr int32_t kMaxWidth = 12288;          // D: a row in float32 fits shared memory
-constexpr int32_t kMinOutputRows = 256;       // of a Head slice
+constexpr int32_t kMaxWidth = 12288;     // D: a row in float32 fits shared memory
+constexpr int32_t kMinOutputRows = 256;  // of a Head slice
 constexpr int64_t kFirstTableBytes = int64_t{2} << 20;
-constexpr int kOldestMajor = 8;               // compute capability that the embedded PTX needs
+constexpr int kOldestMajor = 8;  // compute capability that the embedded PTX needs
 
 std::string VersionText(int version) { return absl::StrCat(version / 1000, ".", version % 1000 / 10); }
 
@@ -35,7 +35,8 @@ absl::StatusOr<cudaDeviceProp> FindDevice(int32_t ordinal) {
   cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) return Unavailable(error, "looking for a card");
   if (ordinal < 0 || ordinal >= count) {
-    return absl::UnavailableError(absl::StrCat("CUDA backend: there is no card ", ordinal, "; there are ", count));
+    return absl::UnavailableError(
+        absl::StrCat("CUDA backend: there is no card ", ordinal, "; there are ", count));
   }
   cudaDeviceProp device;
   error = cudaGetDeviceProperties(&device, ordinal);
@@ -82,7 +83,8 @@ absl::Status CudaOps::Start(const ModelTensors& tensors) {
   cudaError_t error = cudaSetDevice(options_.device);
   if (error != cudaSuccess) return Unavailable(error, "taking the card");
   multiprocessors_ = device->multiProcessorCount;
-  attention_ = PlanAttention(shape_.width, shape_.heads, shape_.kv_heads, options_.state_dtype == StateDtype::kF32);
+  attention_ =
+      PlanAttention(shape_.width, shape_.heads, shape_.kv_heads, options_.state_dtype == StateDtype::kF32);
   absl::Status status = StartDevice();
   if (!status.ok()) return status;
   absl::StatusOr<Weights> weights = Weights::Load(shape_, tensors);
@@ -116,31 +118,36 @@ absl::Status CudaOps::StartBuffers() {
   const int32_t segments = BucketOf(options_.max_segments);
   max_rows_ = (std::max(options_.max_rows, segments) + 63) / 64 * 64;
   info_.max_output_rows = std::max(kMinOutputRows, segments);
-  const int64_t blocks = std::max<int64_t>(int64_t{segments} * kMaxItems,
-                                           4 * int64_t{multiprocessors_} * kLeavesPerBlock);
+  const int64_t blocks =
+      std::max<int64_t>(int64_t{segments} * kMaxItems, 4 * int64_t{multiprocessors_} * kLeavesPerBlock);
   Activations::Sizes sizes;
   sizes.shape = shape_;
   sizes.rows = max_rows_;
   sizes.pitch = weights_.pitch();
   sizes.output_rows = info_.max_output_rows;
-  sizes.project_outputs = std::max(weights_.layer(0).project.padded_outputs, weights_.layer(0).in.padded_outputs);
+  sizes.project_outputs =
+      std::max(weights_.layer(0).project.padded_outputs, weights_.layer(0).in.padded_outputs);
   sizes.slots = options_.max_segments;
-  sizes.partial_floats = attention_.fast ? blocks * (1 + attention_.forward_chunks) * attention_.partial_floats : 0;
+  sizes.partial_floats =
+      attention_.fast ? blocks * (1 + attention_.forward_chunks) * attention_.partial_floats : 0;
   absl::Status status = a_.Allocate(sizes);
   if (status.ok()) status = ReserveDevice(tables_, kFirstTableBytes, "step tables");
   if (status.ok()) {
     const int64_t outputs = max_rows_ + 2 * int64_t{info_.max_output_rows};
-    status = ReserveDevice(results_, kResultsOffset + outputs * static_cast<int64_t>(sizeof(SampleResult)), "results");
+    status = ReserveDevice(results_, kResultsOffset + outputs * static_cast<int64_t>(sizeof(SampleResult)),
+                           "results");
   }
   if (status.ok()) {
-    status = ReserveDevice(prefill_workspace_, PrefillWorkspaceBytes(prefill_limits_), "the prefill workspace");
+    status =
+        ReserveDevice(prefill_workspace_, PrefillWorkspaceBytes(prefill_limits_), "the prefill workspace");
   }
   if (status.ok()) {
     status = ReserveDevice(prefill_table_, PrefillTableBytes(prefill_limits_), "the prefill table");
   }
   for (Step& step : steps_) {
     if (status.ok()) status = ReservePinned(step.tables, kFirstTableBytes, "step tables");
-    if (status.ok()) status = ReservePinned(step.prefill_table, PrefillTableBytes(prefill_limits_), "prefill tables");
+    if (status.ok())
+      status = ReservePinned(step.prefill_table, PrefillTableBytes(prefill_limits_), "prefill tables");
     if (status.ok()) status = ReservePinned(step.results, results_.bytes(), "results");
   }
   return status;
@@ -150,11 +157,11 @@ absl::Status CudaOps::Describe(const cudaDeviceProp& device) {
   info_.name = "cuda";
   info_.steps_in_flight = kStepsInFlight;
   info_.weight_bytes = weights_.bytes();
-  info_.description = absl::StrCat(
-      "cuda: ", device.name, " (sm_", device.major, device.minor, ", ", device.multiProcessorCount,
-      " multiprocessors), weights in bf16, ", attention_.fast ? "split-KV" : "generic (slow)",
-      " decode attention, ", prefill_limits_.tensor_cores ? "tensor-core" : "plain",
-      " prefill where the shape allows it; decode is batch-invariant");
+  info_.description = absl::StrCat("cuda: ", device.name, " (sm_", device.major, device.minor, ", ",
+                                   device.multiProcessorCount, " multiprocessors), weights in bf16, ",
+                                   attention_.fast ? "split-KV" : "generic (slow)", " decode attention, ",
+                                   prefill_limits_.tensor_cores ? "tensor-core" : "plain",
+                                   " prefill where the shape allows it; decode is batch-invariant");
   return ToStatus(cudaDeviceSynchronize(), "starting the CUDA backend");
 }
 
@@ -166,7 +173,8 @@ void CudaOps::Check(const absl::Status& status) {
   if (!status.ok() && status_.ok()) status_ = status;
 }
 
-// --- state memory -------------------------------------------------------------------------------------------
+// --- state memory
+// -------------------------------------------------------------------------------------------
 
 absl::Status CudaOps::AllocateState(int32_t pages, int32_t open_pages) {
   return slab_.Allocate(pages, open_pages, stream_);
@@ -185,7 +193,8 @@ absl::Status CudaOps::ReadState(PageId page, int32_t layer, Plane plane, int32_t
   return slab_.Read(page, layer, plane, first_row, rows, out);
 }
 
-// --- the life of a step -------------------------------------------------------------------------------------
+// --- the life of a step
+// -------------------------------------------------------------------------------------
 
 absl::Status CudaOps::ReserveDevice(DeviceBuffer& buffer, int64_t bytes, const char* what) {
   if (buffer.bytes() >= bytes) return absl::OkStatus();
@@ -238,7 +247,8 @@ void CudaOps::BeginStep(const StepBatch& batch) {
   step.plan = BuildTables(batch, options_.max_segments, slab_.scratch_page(), slab_.scratch_open_page(),
                           4 * multiprocessors_, step.tables.as());
   Check(cudaEventRecord(step.begin, stream_), "recording an event");
-  Check(cudaMemcpyAsync(tables_.as(), step.tables.as(), step.plan.layout.bytes, cudaMemcpyHostToDevice, stream_),
+  Check(cudaMemcpyAsync(tables_.as(), step.tables.as(), step.plan.layout.bytes, cudaMemcpyHostToDevice,
+                        stream_),
         "copying step tables");
   Check(cudaMemsetAsync(device_saturations(), 0, kResultsOffset, stream_), "clearing counters");
   if (step.plan.prefill_rows > 0) PlanPrefillRows(step);
@@ -352,10 +362,11 @@ absl::StatusOr<StepResult> CudaOps::Collect() {
   for (size_t i = 0; i < step.host_rows.size(); ++i) {
     const OutputRow& output = step.batch->outputs[step.host_rows[i]];
     OutputResult& out = result.outputs[step.host_rows[i]];
-    out = SampleRow(absl::MakeConstSpan(step.host_logits.as<float>() + i * shape_.vocab, shape_.vocab), output,
-                    sample_scratch_);
+    out = SampleRow(absl::MakeConstSpan(step.host_logits.as<float>() + i * shape_.vocab, shape_.vocab),
+                    output, sample_scratch_);
     if (output.slot < 0) continue;
-    Check(cudaMemcpyAsync(a_.slots + output.slot, &out.token, sizeof out.token, cudaMemcpyHostToDevice, stream_),
+    Check(cudaMemcpyAsync(a_.slots + output.slot, &out.token, sizeof out.token, cudaMemcpyHostToDevice,
+                          stream_),
           "setting a token slot");
   }
   if (!status_.ok()) return status_;
@@ -363,9 +374,11 @@ absl::StatusOr<StepResult> CudaOps::Collect() {
 }
 
 absl::StatusOr<std::vector<float>> CudaOps::ReadLogits(int32_t output) {
-  if (begun_ != collected_) return absl::FailedPreconditionError("a later step has begun and overwrites the logits");
+  if (begun_ != collected_)
+    return absl::FailedPreconditionError("a later step has begun and overwrites the logits");
   if (output < 0 || output >= collected_outputs_ || collected_outputs_ > info_.max_output_rows) {
-    return absl::InvalidArgumentError(absl::StrCat("no logits of output ", output, " of ", collected_outputs_));
+    return absl::InvalidArgumentError(
+        absl::StrCat("no logits of output ", output, " of ", collected_outputs_));
   }
   std::vector<float> logits(shape_.vocab);
   Check(cudaStreamSynchronize(stream_), "waiting for the device");

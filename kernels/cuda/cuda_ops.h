@@ -1,6 +1,6 @@
-// The CUDA backend. A step is a decode pass of its one-row segments, replayed from a captured graph once the batch
-// bucket is known, and an eager prefill pass of the others; its tables go up in one copy and its tokens come back
-// in another. Kernels: kernels.h, prefill.h; how they work: docs/kernels.md.
+// The CUDA backend. A step is a decode pass of its one-row segments, replayed from a captured graph once the
+// batch bucket is known, and an eager prefill pass of the others; its tables go up in one copy and its tokens
+// come back in another. Kernels: kernels.h, prefill.h; how they work: docs/kernels.md.
 #pragma once
 
 #include <array>
@@ -24,7 +24,8 @@
 
 namespace sessa::cuda {
 
-// As CreateOpsFn. UNAVAILABLE when there is no driver, no card, or one that is too old: the message says which.
+// As CreateOpsFn. UNAVAILABLE when there is no driver, no card, or one that is too old: the message says
+// which.
 absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(const ModelShape& shape, const ModelTensors& tensors,
                                                    const OpsOptions& options);
 
@@ -99,8 +100,8 @@ class CudaOps : public Ops {
   void CopyHostRows(int32_t first, int32_t count);
 
   bool decode() const { return pass_ == Pass::kDecode; }
-  int32_t pass_rows() const;           // padding included
-  const RowMeta* row_table() const;    // of the pass, on the device
+  int32_t pass_rows() const;         // padding included
+  const RowMeta* row_table() const;  // of the pass, on the device
   const OutputMeta* output_table(int32_t first) const;
   template <typename T>
   T* DeviceTable(int64_t offset) const {
@@ -113,7 +114,9 @@ class CudaOps : public Ops {
   // y = X W^T with an epilogue: fused for decode, over cuBLASLt's product for prefill.
   template <typename Epilogue>
   void Linear(const Matrix& matrix, const void* x, const Epilogue& epilogue, const char* what);
-  SampleResult* device_results() const { return reinterpret_cast<SampleResult*>(results_.as() + kResultsOffset); }
+  SampleResult* device_results() const {
+    return reinterpret_cast<SampleResult*>(results_.as() + kResultsOffset);
+  }
   unsigned long long* device_saturations() const { return results_.as<unsigned long long>(); }
 
   static constexpr int64_t kResultsOffset = 16;  // of SampleResults behind the count of saturations

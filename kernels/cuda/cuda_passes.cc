@@ -44,22 +44,30 @@ void CudaOps::Linear(const Matrix& matrix, const void* x, const Epilogue& epilog
   operands.outputs = operands.pitch = matrix.padded_outputs;
   operands.inputs = pitch;
   Check(lt_->Run(operands, stream_));
-  Check(LaunchEpilogue(Product{a_.product, matrix.outputs, rows, matrix.padded_outputs}, epilogue, prefill_context_),
+  Check(LaunchEpilogue(Product{a_.product, matrix.outputs, rows, matrix.padded_outputs}, epilogue,
+                       prefill_context_),
         what);
 }
 
 void CudaOps::Embed() {
-  const EmbedParams params{row_table(), a_.slots,          weights_.embed(), weights_.theta(),
-                           a_.x,        a_.rotation,       pass_rows(),      shape_.width,
-                           weights_.pitch(), shape_.vocab, shape_.use_rope ? shape_.head_width() / 2 : 0};
+  const EmbedParams params{row_table(),
+                           a_.slots,
+                           weights_.embed(),
+                           weights_.theta(),
+                           a_.x,
+                           a_.rotation,
+                           pass_rows(),
+                           shape_.width,
+                           weights_.pitch(),
+                           shape_.vocab,
+                           shape_.use_rope ? shape_.head_width() / 2 : 0};
   Check(LaunchEmbed(params, decode() ? decode_context_ : prefill_context_), "embedding");
 }
 
 void CudaOps::NormIn(int32_t layer) {
   const LayerWeights& w = weights_.layer(layer);
-  const NormParams norm{a_.x,   nullptr,     w.norm.weight, w.norm.bias,
-                        a_.n,   pass_rows(), shape_.width,  weights_.pitch(),
-                        shape_.norm_eps};
+  const NormParams norm{a_.x,        nullptr,      w.norm.weight,    w.norm.bias,    a_.n,
+                        pass_rows(), shape_.width, weights_.pitch(), shape_.norm_eps};
   Check(LaunchNorm(norm, decode() ? decode_context_ : prefill_context_), "normalising");
   Linear(w.in, a_.n, InEpilogueParams{w.in.bias, a_.abar, a_.g, shape_.width, weights_.pitch()}, "W_in");
 }
@@ -150,10 +158,14 @@ void CudaOps::FeedbackOut(int32_t layer) {
   const LayerWeights& w = weights_.layer(layer);
   const int32_t rows = pass_rows(), pitch = weights_.pitch(), width = shape_.width;
   if (decode()) {
-    const FeedbackEpilogueParams epilogue{row_table(), DeviceTable<int32_t>(step_->plan.layout.pages),
-                                          a_.gamma,    a_.ctx,
-                                          a_.g,        a_.u,
-                                          slab_.Layer(layer), device_saturations(),
+    const FeedbackEpilogueParams epilogue{row_table(),
+                                          DeviceTable<int32_t>(step_->plan.layout.pages),
+                                          a_.gamma,
+                                          a_.ctx,
+                                          a_.g,
+                                          a_.u,
+                                          slab_.Layer(layer),
+                                          device_saturations(),
                                           pitch};
     if (shape_.has_out_proj()) return Linear(w.out, a_.o_bf16, epilogue, "out_proj");
     return Check(LaunchEpilogue(Product{a_.f, width, rows, width}, epilogue, decode_context_), "feedback");
@@ -202,9 +214,8 @@ void CudaOps::ResidualOut(int32_t layer) {
 void CudaOps::Head(int32_t first, int32_t count) {
   const LaunchContext& context = decode() ? decode_context_ : prefill_context_;
   if (decode() && step_->plan.graph) count = step_->plan.output_bucket;
-  const NormParams norm{a_.x,      output_table(first), weights_.norm().weight, weights_.norm().bias,
-                        a_.head_n, count,               shape_.width,           weights_.pitch(),
-                        shape_.norm_eps};
+  const NormParams norm{a_.x,  output_table(first), weights_.norm().weight, weights_.norm().bias, a_.head_n,
+                        count, shape_.width,        weights_.pitch(),       shape_.norm_eps};
   Check(LaunchNorm(norm, context), "normalising");
   const DecodeGemm gemm{weights_.head().weight, a_.head_n, shape_.vocab, count, weights_.pitch()};
   float* logits = a_.logits + int64_t{LogitsRow(first)} * shape_.vocab;

@@ -1,8 +1,9 @@
-// Both attentions of decode rows, split over the context: each warp takes items (attention_schedule.h), streams
-// their tokens from the pages and writes (accumulator, maximum, sum) of the softmax over them.
+// Both attentions of decode rows, split over the context: each warp takes items (attention_schedule.h),
+// streams their tokens from the pages and writes (accumulator, maximum, sum) of the softmax over them.
 //
 //   feedback: one query as wide as the model; a lane owns columns (i * 32 + lane) * 8 .. + 7, i < V
-//   forward:  256 columns of k and v, of one or several key heads; a lane owns 8 columns and, for each of up to
+//   forward:  256 columns of k and v, of one or several key heads; a lane owns 8 columns and, for each of up
+//   to
 //             GC query heads of its key head, an accumulator
 #include "kernels/cuda/attention_schedule.h"
 #include "kernels/cuda/device_math.cuh"
@@ -14,19 +15,21 @@ namespace {
 
 constexpr int kWarps = 4;  // of a block of threads; two blocks share a multiprocessor
 constexpr int kForwardColumns = 256;
-constexpr int kForwardTokens = 8;        // of a stage
-constexpr int kStageVectors = 16;        // 16-byte vectors that a lane has in a stage: 8 KB a warp
-constexpr int kMaxStages = 3;            // of a warp's ring
-constexpr int kForwardStages = 2;        // every shape has room for them
-constexpr int kNearRows = 64;            // of batches whose tables are copied to shared memory (two blocks must fit)
+constexpr int kForwardTokens = 8;  // of a stage
+constexpr int kStageVectors = 16;  // 16-byte vectors that a lane has in a stage: 8 KB a warp
+constexpr int kMaxStages = 3;      // of a warp's ring
+constexpr int kForwardStages = 2;  // every shape has room for them
+constexpr int kNearRows = 64;  // of batches whose tables are copied to shared memory (two blocks must fit)
 constexpr float kNoMaximum = -1e30f;  // less than any score, and its difference to itself is a number
 constexpr float kLog2E = 1.4426950408889634f;
 
-// State streams through a ring in shared memory, a private one for each warp, so that loads stay in flight while the
-// warp computes. Each lane copies just what it will use itself: no barrier is needed, only its own wait.
+// State streams through a ring in shared memory, a private one for each warp, so that loads stay in flight
+// while the warp computes. Each lane copies just what it will use itself: no barrier is needed, only its own
+// wait.
 __device__ __forceinline__ void CopyAsync(uint4* to, const void* from, bool inside) {
   const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(inside ? 16 : 0)
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(at), "l"(from),
+               "r"(inside ? 16 : 0)
                : "memory");  // not inside: zeros
 }
 __device__ __forceinline__ void CommitStage() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -115,8 +118,8 @@ struct Item {
 };
 
 // `index` counts the items of all rows; first_of[r] is the first of row r. Shared memory, or global.
-__device__ __forceinline__ Item FindItem(const AttentionParams& p, const int32_t* first_of, int index, bool fine,
-                                         bool inclusive) {
+__device__ __forceinline__ Item FindItem(const AttentionParams& p, const int32_t* first_of, int index,
+                                         bool fine, bool inclusive) {
   int low = 0, high = p.row_count;  // first_of[low] <= index < first_of[high]
   while (high - low > 1) {
     const int middle = (low + high) / 2;
@@ -139,11 +142,11 @@ struct FeedbackRing {
   static constexpr int kStages = V > 4 ? 2 : kMaxStages;   // the accumulator takes more of the memory
 };
 
-// One query against U tokens: kb(u, i, numbers) and s(u, i, numbers) give eight numbers of token u, vector i; tokens
-// from `valid` on do not count.
+// One query against U tokens: kb(u, i, numbers) and s(u, i, numbers) give eight numbers of token u, vector i;
+// tokens from `valid` on do not count.
 template <int V, int U, typename Keys, typename Values>
-__device__ __forceinline__ void FeedbackTokens(const float (&q)[V * 8], int valid, const Keys& kb, const Values& s,
-                                               Softmax<V * 8>& leaf) {
+__device__ __forceinline__ void FeedbackTokens(const float (&q)[V * 8], int valid, const Keys& kb,
+                                               const Values& s, Softmax<V * 8>& leaf) {
   float score[U];
 #pragma unroll
   for (int u = 0; u < U; ++u) {
@@ -242,8 +245,8 @@ __device__ __forceinline__ void ClosedTokens(const AttentionParams& p, const Ite
       const uint4* rows = ring + stage * kStageVectors * 32 + lane;
       FeedbackTokens<V, U>(
           q, leaf_end - token,
-          [&](int u, int i, float (&out)[8]) { UnpackBf16(rows[(u * 2 * V + i) * 32], out); },
-          [&](int u, int i, float (&out)[8]) { UnpackFp16(rows[(u * 2 * V + V + i) * 32], out); }, leaf);
+          [&](int u, int i, float(&out)[8]) { UnpackBf16(rows[(u * 2 * V + i) * 32], out); },
+          [&](int u, int i, float(&out)[8]) { UnpackFp16(rows[(u * 2 * V + V + i) * 32], out); }, leaf);
       copy(token + kStages * U, stage);
       stage = stage + 1 == kStages ? 0 : stage + 1;
     }
@@ -254,7 +257,8 @@ __device__ __forceinline__ void ClosedTokens(const AttentionParams& p, const Ite
 
 // The reader's own block, whose s is float32 in its open page.
 template <int V>
-__device__ __forceinline__ void OpenTokens(const AttentionParams& p, const Item& item, int first, Running& run) {
+__device__ __forceinline__ void OpenTokens(const AttentionParams& p, const Item& item, int first,
+                                           Running& run) {
   constexpr int U = V > 4 ? 1 : 2;
   float q[V * 8];
   LoadQuery<V>(p, item.row, q);
@@ -284,8 +288,8 @@ __device__ __forceinline__ void OpenTokens(const AttentionParams& p, const Item&
         }
       }
       FeedbackTokens<V, U>(
-          q, leaf_end - token, [&](int u, int i, float (&out)[8]) { UnpackBf16(kb[u][i], out); },
-          [&](int u, int i, float (&out)[8]) {
+          q, leaf_end - token, [&](int u, int i, float(&out)[8]) { UnpackBf16(kb[u][i], out); },
+          [&](int u, int i, float(&out)[8]) {
 #pragma unroll
             for (int e = 0; e < 8; ++e) out[e] = s[u][i][e];
           },
@@ -296,8 +300,8 @@ __device__ __forceinline__ void OpenTokens(const AttentionParams& p, const Item&
 }
 
 template <int V>
-__device__ __forceinline__ void FeedbackItem(const AttentionParams& p, const Item& item, uint4* ring, float* running,
-                                             float* out) {
+__device__ __forceinline__ void FeedbackItem(const AttentionParams& p, const Item& item, uint4* ring,
+                                             float* running, float* out) {
   const int lane = threadIdx.x & 31, width = p.state.width;
   Running run{running + lane, 0.0f, 0.0f};
   const int own_block = item.meta.position & ~63;
@@ -318,8 +322,8 @@ __device__ __forceinline__ void FeedbackItem(const AttentionParams& p, const Ite
 
 // Query heads [pass * GC, ...) of the key heads in 256 columns of k, beginning at `first_column`.
 template <int GC>
-__device__ __forceinline__ void ForwardItem(const AttentionParams& p, const Item& item, int first_column, int pass,
-                                            uint4* ring, float* running, float* out) {
+__device__ __forceinline__ void ForwardItem(const AttentionParams& p, const Item& item, int first_column,
+                                            int pass, uint4* ring, float* running, float* out) {
   constexpr int U = kForwardTokens;
   const int lane = threadIdx.x & 31, d = p.head_width, kv = p.state.kv, group = p.heads / p.kv_heads;
   const int column = first_column + lane * 8;
@@ -426,7 +430,8 @@ __device__ __forceinline__ void ForwardItem(const AttentionParams& p, const Item
       *reinterpret_cast<float4*>(out + at + e) = make_float4(acc[0], acc[32], acc[64], acc[96]);
     }
     if (at % d == 0) {
-      *reinterpret_cast<float2*>(out + GC * kForwardColumns + at / d * 2) = make_float2(run[g].max, run[g].sum);
+      *reinterpret_cast<float2*>(out + GC * kForwardColumns + at / d * 2) =
+          make_float2(run[g].max, run[g].sum);
     }
   }
 }
@@ -439,7 +444,8 @@ struct WarpMemory {
 };
 
 template <int V, int GC>
-__global__ void __launch_bounds__(kWarps * 32, 2) AttentionItemsKernel(AttentionParams p, AttentionShape shape) {
+__global__ void __launch_bounds__(kWarps * 32, 2)
+    AttentionItemsKernel(AttentionParams p, AttentionShape shape) {
   extern __shared__ uint4 shared[];
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   WarpMemory<V, GC>& memory = reinterpret_cast<WarpMemory<V, GC>*>(shared)[warp];
@@ -459,18 +465,24 @@ __global__ void __launch_bounds__(kWarps * 32, 2) AttentionItemsKernel(Attention
     __syncthreads();
   }
   const int feedback_items = feedback_first[p.row_count];
-  const int items = feedback_items + forward_first[p.row_count] * shape.forward_chunks;
+  const int forward_items = forward_first[p.row_count] * shape.forward_chunks;
+  const int items = feedback_items + forward_items, pairs = min(feedback_items, forward_items);
   const int column_chunks = (p.state.kv + kForwardColumns - 1) / kForwardColumns;
   int next = 0;
   for (int index = blockIdx.x + warp * gridDim.x; index < items; index = next) {
     if (lane == 0) next = workers + atomicAdd(p.next_item, 1);  // its wait is hidden by the item's work
-    float* out = p.partials + index * shape.partial_floats;
-    if (index < feedback_items) {
-      FeedbackItem<V>(p, FindItem(p, feedback_first, index, fine, false), memory.ring, memory.running, out);
+    // Feedback and forward items take turns while there are both: one kind waits for memory, the other
+    // computes.
+    const bool forward = index < 2 * pairs ? (index & 1) != 0 : forward_items > pairs;
+    const int item = index < 2 * pairs ? index >> 1 : index - pairs;
+    float* out = p.partials + (forward ? feedback_items + item : item) * shape.partial_floats;
+    if (!forward) {
+      FeedbackItem<V>(p, FindItem(p, feedback_first, item, fine, false), memory.ring, memory.running, out);
     } else {
-      const int forward = index - feedback_items, chunk = forward % shape.forward_chunks;
-      ForwardItem<GC>(p, FindItem(p, forward_first, forward / shape.forward_chunks, fine, true),
-                      chunk % column_chunks * kForwardColumns, chunk / column_chunks, memory.ring, memory.running, out);
+      const int chunk = item % shape.forward_chunks;
+      ForwardItem<GC>(p, FindItem(p, forward_first, item / shape.forward_chunks, fine, true),
+                      chunk % column_chunks * kForwardColumns, chunk / column_chunks, memory.ring,
+                      memory.running, out);
     }
     next = __shfl_sync(kWholeWarp, next, 0);
   }
@@ -481,7 +493,8 @@ cudaError_t LaunchItems(const AttentionParams& params, const AttentionShape& sha
                         const LaunchContext& context) {
   constexpr int kShared = kWarps * static_cast<int>(sizeof(WarpMemory<V, GC>));
   const auto kernel = AttentionItemsKernel<V, GC>;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (error != cudaSuccess) return error;
   return LaunchKernel(kernel, dim3(2 * multiprocessors), dim3(kWarps * 32), kShared, context.dependent,
                       context.stream, params, shape);

@@ -1,5 +1,6 @@
-// y = X W^T for few rows, with an epilogue. A block of threads makes 16 MT outputs of up to 8 NT rows; each of its
-// eight warps accumulates one strand of K, weights going from memory straight into tensor-core registers.
+// y = X W^T for few rows, with an epilogue. A block of threads makes 16 MT outputs of up to 8 NT rows; each
+// of its eight warps accumulates one strand of K, weights going from memory straight into tensor-core
+// registers.
 #pragma once
 
 #include "kernels/cuda/epilogues.cuh"
@@ -8,8 +9,8 @@
 namespace sessa::cuda {
 
 inline constexpr int kStrands = 8;
-inline constexpr int kChunk = 32;       // of K: what four lanes of a quad load in 16 bytes each
-inline constexpr int kAhead = 4;  // chunks whose weights are loaded before the first is used
+inline constexpr int kChunk = 32;  // of K: what four lanes of a quad load in 16 bytes each
+inline constexpr int kAhead = 4;   // chunks whose weights are loaded before the first is used
 
 __device__ __forceinline__ uint4 LoadWeights(const uint4* at) {
   uint4 r;
@@ -19,18 +20,18 @@ __device__ __forceinline__ uint4 LoadWeights(const uint4* at) {
   return r;
 }
 
-__device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                                    uint32_t b1) {
+__device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                    uint32_t b0, uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// In an m16n8k16 product lane 4g + t holds A(g, k), A(g + 8, k) and B(k, g) for k in {2t, 2t+1, 2t+8, 2t+9}. The
-// order of K is ours to choose, so lane t takes eight neighbours, k = 8t..8t+7 of a chunk of 32: a 16-byte load
-// of a row feeds two products.
-// X of `XA` chunks is loaded at once. Chunks beyond the strand, and what lies beyond K, count as zeros.
+// In an m16n8k16 product lane 4g + t holds A(g, k), A(g + 8, k) and B(k, g) for k in {2t, 2t+1, 2t+8, 2t+9}.
+// The order of K is ours to choose, so lane t takes eight neighbours, k = 8t..8t+7 of a chunk of 32: a
+// 16-byte load of a row feeds two products. X of `XA` chunks is loaded at once. Chunks beyond the strand, and
+// what lies beyond K, count as zeros.
 template <int MT, int NT, int XA, typename Epilogue>
 __global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gemm, Epilogue epilogue) {
   constexpr int kRows = 8 * NT;
@@ -46,7 +47,8 @@ __global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gem
   for (int m = 0; m < MT; ++m) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      w_row[m][h] = static_cast<int64_t>(min(first_output + 16 * m + 8 * h + quad, gemm.outputs - 1)) * gemm.pitch;
+      w_row[m][h] =
+          static_cast<int64_t>(min(first_output + 16 * m + 8 * h + quad, gemm.outputs - 1)) * gemm.pitch;
     }
   }
   const bf16* x = static_cast<const bf16*>(gemm.x) + 8 * t;
@@ -127,19 +129,23 @@ __global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gem
 }
 
 template <int MT, int NT, int XA, typename Epilogue>
-cudaError_t LaunchDecodeGemmTile(const DecodeGemm& gemm, const Epilogue& epilogue, const LaunchContext& context) {
-  const int output_tiles = (gemm.outputs + 16 * MT - 1) / (16 * MT), row_tiles = (gemm.rows + 8 * NT - 1) / (8 * NT);
-  return LaunchKernel(DecodeGemmKernel<MT, NT, XA, Epilogue>, dim3(output_tiles * row_tiles), dim3(kStrands * 32), 0, context.dependent,
-                      context.stream, gemm, epilogue);
+cudaError_t LaunchDecodeGemmTile(const DecodeGemm& gemm, const Epilogue& epilogue,
+                                 const LaunchContext& context) {
+  const int output_tiles = (gemm.outputs + 16 * MT - 1) / (16 * MT),
+            row_tiles = (gemm.rows + 8 * NT - 1) / (8 * NT);
+  return LaunchKernel(DecodeGemmKernel<MT, NT, XA, Epilogue>, dim3(output_tiles * row_tiles),
+                      dim3(kStrands * 32), 0, context.dependent, context.stream, gemm, epilogue);
 }
 
-// Up to 64 rows a tile is small, so that every multiprocessor has one; then larger, so that X is read less often.
+// Up to 64 rows a tile is small, so that every multiprocessor has one; then larger, so that X is read less
+// often.
 template <typename Epilogue>
-cudaError_t LaunchDecodeGemmRows(const DecodeGemm& gemm, const Epilogue& epilogue, const LaunchContext& context) {
+cudaError_t LaunchDecodeGemmRows(const DecodeGemm& gemm, const Epilogue& epilogue,
+                                 const LaunchContext& context) {
   if (gemm.rows <= 8) return LaunchDecodeGemmTile<1, 1, 4>(gemm, epilogue, context);
   if (gemm.rows <= 16) return LaunchDecodeGemmTile<1, 2, 4>(gemm, epilogue, context);
   if (gemm.rows <= 64) return LaunchDecodeGemmTile<1, 4, 4>(gemm, epilogue, context);
-  return LaunchDecodeGemmTile<2, 8, 1>(gemm, epilogue, context);
+  return LaunchDecodeGemmTile<1, 8, 2>(gemm, epilogue, context);
 }
 
 }  // namespace sessa::cuda

@@ -1,5 +1,5 @@
-// Captured decode passes, one for each pair of batch buckets. A pair's first pass runs eagerly (kernels are loaded
-// then), its second is captured, and from then on it is one launch.
+// Captured decode passes, one for each pair of batch buckets. A pair's first pass runs eagerly (kernels are
+// loaded then), its second is captured, and from then on it is one launch.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -13,8 +13,9 @@ using bf16 = __nv_bfloat16;
 inline constexpr unsigned kWholeWarp = 0xffffffffu;
 
 // Programmatic dependent launch: a kernel may begin before the one in front of it has ended. Everything that
-// an earlier kernel wrote is read after PdlWait only; weights may be read before. Every kernel that is launched
-// through LaunchKernel calls it in every thread, so that the end of a kernel implies the end of all before it.
+// an earlier kernel wrote is read after PdlWait only; weights may be read before. Every kernel that is
+// launched through LaunchKernel calls it in every thread, so that the end of a kernel implies the end of all
+// before it.
 __device__ __forceinline__ void PdlWait() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -21,8 +21,8 @@ absl::StatusOr<DeviceBuffer> AllocateDeviceUntouched(int64_t bytes, absl::string
   cudaGetLastError();  // running out of memory does not outlive its report
   size_t free = 0, total = 0;
   cudaMemGetInfo(&free, &total);
-  return absl::ResourceExhaustedError(absl::StrCat("GPU memory for ", what, ": asked for ", bytes,
-                                                   " bytes, free are ", free, " of ", total));
+  return absl::ResourceExhaustedError(
+      absl::StrCat("GPU memory for ", what, ": asked for ", bytes, " bytes, free are ", free, " of ", total));
 }
 
 absl::StatusOr<DeviceBuffer> AllocateDevice(int64_t bytes, absl::string_view what) {
@@ -40,8 +40,8 @@ absl::StatusOr<PinnedBuffer> AllocatePinned(int64_t bytes, absl::string_view wha
   const cudaError_t error = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
   if (error == cudaSuccess) return PinnedBuffer(data, bytes);
   cudaGetLastError();
-  return absl::ResourceExhaustedError(absl::StrCat("page-locked host memory for ", what, ": asked for ", bytes,
-                                                   " bytes: ", cudaGetErrorString(error)));
+  return absl::ResourceExhaustedError(absl::StrCat("page-locked host memory for ", what, ": asked for ",
+                                                   bytes, " bytes: ", cudaGetErrorString(error)));
 }
 
 }  // namespace sessa::cuda

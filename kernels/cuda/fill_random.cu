@@ -42,8 +42,10 @@ __global__ void FillKernel(T* base, int64_t pitch, int64_t count, int64_t blocks
 cudaError_t FillRandom(void* base, DType dtype, int64_t count, int64_t pitch, int64_t blocks, uint64_t seed,
                        cudaStream_t stream) {
   if (count == 0 || blocks == 0) return cudaSuccess;
-  if (dtype == DType::kF32) FillKernel<<<2048, 256, 0, stream>>>(static_cast<float*>(base), pitch, count, blocks, seed);
-  if (dtype == DType::kBF16) FillKernel<<<2048, 256, 0, stream>>>(static_cast<bf16*>(base), pitch, count, blocks, seed);
+  if (dtype == DType::kF32)
+    FillKernel<<<2048, 256, 0, stream>>>(static_cast<float*>(base), pitch, count, blocks, seed);
+  if (dtype == DType::kBF16)
+    FillKernel<<<2048, 256, 0, stream>>>(static_cast<bf16*>(base), pitch, count, blocks, seed);
   if (dtype == DType::kF16) {
     FillKernel<<<2048, 256, 0, stream>>>(static_cast<__half*>(base), pitch, count, blocks, seed);
   }

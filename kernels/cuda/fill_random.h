@@ -9,8 +9,8 @@
 
 namespace sessa::cuda {
 
-// Fills `blocks` runs of `count` numbers, `pitch` bytes from one to the next, with numbers uniform in [-1, 1); the
-// same for the same arguments. Asynchronous.
+// Fills `blocks` runs of `count` numbers, `pitch` bytes from one to the next, with numbers uniform in [-1,
+// 1); the same for the same arguments. Asynchronous.
 cudaError_t FillRandom(void* base, DType dtype, int64_t count, int64_t pitch, int64_t blocks, uint64_t seed,
                        cudaStream_t stream);
 

@@ -27,8 +27,8 @@ struct PlaneBlock {
 };
 
 // Adds a block of up to 64 tokens to a softmax in base 2 whose accumulator (width) lies in shared memory.
-__device__ void AddBlock(const PlaneBlock& keys, const PlaneBlock& values, int tokens, const float* query, float scale,
-                         int width, float* acc, float* scores, float& max, float& sum) {
+__device__ void AddBlock(const PlaneBlock& keys, const PlaneBlock& values, int tokens, const float* query,
+                         float scale, int width, float* acc, float* scores, float& max, float& sum) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   for (int token = warp; token < tokens; token += kWarps) {
     float dot = 0.0f;
@@ -48,7 +48,8 @@ __device__ void AddBlock(const PlaneBlock& keys, const PlaneBlock& values, int t
   for (int c = threadIdx.x; c < width; c += kThreads) {
     float a = acc[c] * factor;
     for (int token = 0; token < tokens; ++token) {
-      a = fmaf(exp2f(scores[token] - max), LoadNumber(values.first + token * values.pitch, values.format, c), a);
+      a = fmaf(exp2f(scores[token] - max), LoadNumber(values.first + token * values.pitch, values.format, c),
+               a);
     }
     acc[c] = a;
   }
@@ -80,14 +81,17 @@ __global__ void __launch_bounds__(kThreads) GenericAttentionKernel(AttentionPara
     const char* page = state.pages + p.pages[meta.page_begin + block] * state.page_bytes;
     PlaneBlock keys{page + (feedback ? state.kb : state.k) + static_cast<int64_t>(column) * number,
                     static_cast<int64_t>(key_width) * number, state.f32 ? Format::kF32 : Format::kBf16};
-    PlaneBlock values{page + (feedback ? state.s : state.v) + static_cast<int64_t>(column) * number, keys.pitch,
-                      state.f32 ? Format::kF32 : feedback ? Format::kFp16 : Format::kBf16};
+    PlaneBlock values{page + (feedback ? state.s : state.v) + static_cast<int64_t>(column) * number,
+                      keys.pitch,
+                      state.f32  ? Format::kF32
+                      : feedback ? Format::kFp16
+                                 : Format::kBf16};
     if (feedback && !state.f32 && block == meta.position / kBlockTokens) {
       values = {state.open_pages + meta.open_page * state.open_page_bytes + state.open_s,
                 static_cast<int64_t>(state.width) * 4, Format::kF32};
     }
-    AddBlock(keys, values, min(kBlockTokens, tokens - block * kBlockTokens), query, scale, width, acc, scores, max,
-             sum);
+    AddBlock(keys, values, min(kBlockTokens, tokens - block * kBlockTokens), query, scale, width, acc, scores,
+             max, sum);
   }
   const float inverse = tokens > 0 ? 1.0f / sum : 0.0f;
   for (int c = threadIdx.x; c < width; c += kThreads) {

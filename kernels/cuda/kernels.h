@@ -1,7 +1,7 @@
-// Launchers of the backend's own kernels (prefill.h has those of prefill). All are asynchronous on `stream` and
-// return the error of the launch; pointers are to device memory unless said otherwise. Shapes stand on each
-// pointer: D model width, K its row pitch in bf16 activations and weights (D rounded up to 8, the rest zero),
-// kv = Hkv d, V vocabulary. Equations: docs/sessa-model.md.
+// Launchers of the backend's own kernels (prefill.h has those of prefill). All are asynchronous on `stream`
+// and return the error of the launch; pointers are to device memory unless said otherwise. Shapes stand on
+// each pointer: D model width, K its row pitch in bf16 activations and weights (D rounded up to 8, the rest
+// zero), kv = Hkv d, V vocabulary. Equations: docs/sessa-model.md.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -20,12 +20,12 @@ struct LaunchContext {
 
 // x_0 = embed[token], and the rotary angles of each row's position.
 struct EmbedParams {
-  const RowMeta* rows;       // (rows)
-  const int32_t* slots;      // tokens sampled last
-  const void* embed;         // (V, K) bf16
-  const float* theta;        // (d / 2), or null
-  float* x;                  // (rows, D)
-  float2* rotation;          // (rows, d / 2) cosine, sine of position * theta_i
+  const RowMeta* rows;   // (rows)
+  const int32_t* slots;  // tokens sampled last
+  const void* embed;     // (V, K) bf16
+  const float* theta;    // (d / 2), or null
+  float* x;              // (rows, D)
+  float2* rotation;      // (rows, d / 2) cosine, sine of position * theta_i
   int32_t row_count, width, pitch, vocab, half_head;
 };
 cudaError_t LaunchEmbed(const EmbedParams& params, const LaunchContext& context);
@@ -61,9 +61,9 @@ struct ProjectEpilogueParams {
   const float2* rotation;  // (rows, d / 2), or null: no RoPE
   float* q;                // decode: (rows, D) float32 ...
   float* qb;
-  void* q_bf16;            // ... prefill: (rows, D) bf16; the other pair is null
+  void* q_bf16;  // ... prefill: (rows, D) bf16; the other pair is null
   void* qb_bf16;
-  float* gamma;            // (rows)
+  float* gamma;  // (rows)
   LayerState state;
   float gamma_max;
   int32_t head_width;
@@ -93,14 +93,15 @@ struct StoreEpilogueParams {
 };
 
 // y = X W^T for few rows: bf16 operands, float32 accumulation on tensor cores. Row results are bitwise
-// independent of the other rows: K is cut into eight strands by its length alone, each accumulated in ascending
-// order, and the strands are added in order.
+// independent of the other rows: K is cut into eight strands by its length alone, each accumulated in
+// ascending order, and the strands are added in order.
 struct DecodeGemm {
   const void* weight;  // (outputs, K) bf16
   const void* x;       // (rows, K) bf16
   int32_t outputs, rows, pitch;
 };
-cudaError_t LaunchDecodeGemm(const DecodeGemm& gemm, const InEpilogueParams& epilogue, const LaunchContext& context);
+cudaError_t LaunchDecodeGemm(const DecodeGemm& gemm, const InEpilogueParams& epilogue,
+                             const LaunchContext& context);
 cudaError_t LaunchDecodeGemm(const DecodeGemm& gemm, const ProjectEpilogueParams& epilogue,
                              const LaunchContext& context);
 cudaError_t LaunchDecodeGemm(const DecodeGemm& gemm, const FeedbackEpilogueParams& epilogue,
@@ -116,7 +117,8 @@ struct Product {
   int32_t outputs, rows;
   int64_t pitch;
 };
-cudaError_t LaunchEpilogue(const Product& product, const InEpilogueParams& epilogue, const LaunchContext& context);
+cudaError_t LaunchEpilogue(const Product& product, const InEpilogueParams& epilogue,
+                           const LaunchContext& context);
 cudaError_t LaunchEpilogue(const Product& product, const ProjectEpilogueParams& epilogue,
                            const LaunchContext& context);
 cudaError_t LaunchEpilogue(const Product& product, const FeedbackEpilogueParams& epilogue,
@@ -158,8 +160,8 @@ struct AttentionShape {
 };
 AttentionShape PlanAttention(int32_t width, int32_t heads, int32_t kv_heads, bool f32_state);
 // The split-KV form: LaunchAttentionItems, then LaunchAttentionMerge. `workers` warps share the items.
-cudaError_t LaunchAttentionItems(const AttentionParams& params, const AttentionShape& shape, int32_t multiprocessors,
-                                 const LaunchContext& context);
+cudaError_t LaunchAttentionItems(const AttentionParams& params, const AttentionShape& shape,
+                                 int32_t multiprocessors, const LaunchContext& context);
 cudaError_t LaunchAttentionMerge(const AttentionParams& params, const AttentionShape& shape,
                                  const LaunchContext& context);
 // Any shape and state type, one block of threads a row and head; slow.
@@ -170,7 +172,7 @@ struct SampleKernelParams {
   const float* logits;        // (row_count, pitch)
   const OutputMeta* outputs;  // (row_count)
   int32_t* slots;
-  SampleResult* results;      // (row_count)
+  SampleResult* results;  // (row_count)
   int32_t row_count, vocab;
   int64_t pitch;
 };

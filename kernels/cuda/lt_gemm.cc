@@ -31,11 +31,13 @@ struct LtGemm::Plan {
     const cublasOperation_t transpose = CUBLAS_OP_T;
     cublasStatus_t status = cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (status == CUBLAS_STATUS_SUCCESS) {
-      status = cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
+      status = cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+                                              sizeof transpose);
     }
     if (status == CUBLAS_STATUS_SUCCESS && o.bias != nullptr) {
       const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-      status = cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+      status = cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                              sizeof epilogue);
     }
     if (status == CUBLAS_STATUS_SUCCESS) {
       status = cublasLtMatrixLayoutCreate(&weight, CUDA_R_16BF, o.inputs, o.outputs, o.inputs);
@@ -66,7 +68,8 @@ LtGemm::~LtGemm() {
 }
 
 absl::StatusOr<LtGemm::Plan*> LtGemm::PlanFor(const Operands& o) {
-  std::unique_ptr<Plan>& plan = plans_[{o.rows, o.outputs, o.inputs, o.pitch, o.bias != nullptr, o.accumulate}];
+  std::unique_ptr<Plan>& plan =
+      plans_[{o.rows, o.outputs, o.inputs, o.pitch, o.bias != nullptr, o.accumulate}];
   if (plan != nullptr) return plan.get();
   auto fresh = std::make_unique<Plan>();
   cublasStatus_t status = fresh->Describe(o);
@@ -74,20 +77,20 @@ absl::StatusOr<LtGemm::Plan*> LtGemm::PlanFor(const Operands& o) {
   if (status == CUBLAS_STATUS_SUCCESS) status = cublasLtMatmulPreferenceCreate(&preference);
   if (status == CUBLAS_STATUS_SUCCESS) {
     const size_t bytes = kWorkspaceBytes;
-    status = cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
-                                                  sizeof bytes);
+    status = cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                  &bytes, sizeof bytes);
   }
   cublasLtMatmulHeuristicResult_t best = {};
   int found = 0;
   if (status == CUBLAS_STATUS_SUCCESS) {
-    status = cublasLtMatmulAlgoGetHeuristic(handle_, fresh->operation, fresh->weight, fresh->x, fresh->y, fresh->y,
-                                            preference, 1, &best, &found);
+    status = cublasLtMatmulAlgoGetHeuristic(handle_, fresh->operation, fresh->weight, fresh->x, fresh->y,
+                                            fresh->y, preference, 1, &best, &found);
   }
   if (preference != nullptr) cublasLtMatmulPreferenceDestroy(preference);
   if (status == CUBLAS_STATUS_SUCCESS && found == 0) status = CUBLAS_STATUS_NOT_SUPPORTED;
   if (status != CUBLAS_STATUS_SUCCESS) {
-    return LtStatus(status, absl::StrCat("no product of ", o.rows, " rows, ", o.outputs, " outputs, ", o.inputs,
-                                         " inputs"));
+    return LtStatus(status, absl::StrCat("no product of ", o.rows, " rows, ", o.outputs, " outputs, ",
+                                         o.inputs, " inputs"));
   }
   fresh->algorithm = best.algo;
   plan = std::move(fresh);
@@ -99,16 +102,16 @@ absl::Status LtGemm::Run(const Operands& o, cudaStream_t stream) {
   if (!plan.ok()) return plan.status();
   if (o.bias != nullptr) {
     const void* bias = o.bias;
-    absl::Status status = LtStatus(cublasLtMatmulDescSetAttribute((*plan)->operation,
-                                                                  CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
-                                                                  sizeof bias),
-                                   "setting a bias");
+    absl::Status status =
+        LtStatus(cublasLtMatmulDescSetAttribute((*plan)->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+                                                sizeof bias),
+                 "setting a bias");
     if (!status.ok()) return status;
   }
   const float one = 1.0f, add = o.accumulate ? 1.0f : 0.0f;
-  return LtStatus(cublasLtMatmul(handle_, (*plan)->operation, &one, o.weight, (*plan)->weight, o.x, (*plan)->x, &add,
-                                 o.y, (*plan)->y, o.y, (*plan)->y, &(*plan)->algorithm, workspace_.as(),
-                                 kWorkspaceBytes, stream),
+  return LtStatus(cublasLtMatmul(handle_, (*plan)->operation, &one, o.weight, (*plan)->weight, o.x,
+                                 (*plan)->x, &add, o.y, (*plan)->y, o.y, (*plan)->y, &(*plan)->algorithm,
+                                 workspace_.as(), kWorkspaceBytes, stream),
                   "matrix product");
 }
 

@@ -1,4 +1,5 @@
-// Products of many rows through cuBLASLt: y = X W^T (+ y) (+ bias), bf16 operands, float32 accumulation and result.
+// Products of many rows through cuBLASLt: y = X W^T (+ y) (+ bias), bf16 operands, float32 accumulation and
+// result.
 #pragma once
 
 #include <cublasLt.h>
@@ -27,10 +28,10 @@ class LtGemm {
     const float* bias = nullptr;   // (outputs), or null
     float* y = nullptr;            // (rows, pitch)
     int32_t rows = 0, outputs = 0, inputs = 0, pitch = 0;
-    bool accumulate = false;       // add to y
+    bool accumulate = false;  // add to y
   };
-  // Pointers and row pitches are multiples of 16 bytes. The algorithm is what cuBLASLt's heuristics put first for
-  // the sizes, remembered.
+  // Pointers and row pitches are multiples of 16 bytes. The algorithm is what cuBLASLt's heuristics put first
+  // for the sizes, remembered.
   absl::Status Run(const Operands& operands, cudaStream_t stream);
 
  private:

@@ -40,8 +40,8 @@ __device__ float SumBlock(float x, float* warps) {
   return sum;
 }
 
-// n = (x - mean) / sqrt(var + eps) * weight + bias, with the biased variance of the differences. A thread keeps
-// kEach numbers of a row in registers; wider rows are read again.
+// n = (x - mean) / sqrt(var + eps) * weight + bias, with the biased variance of the differences. A thread
+// keeps kEach numbers of a row in registers; wider rows are read again.
 __global__ void __launch_bounds__(kNormThreads) NormKernel(NormParams p) {
   constexpr int kEach = 4;
   __shared__ float warps[2][kNormThreads / 32];
@@ -87,8 +87,8 @@ __global__ void __launch_bounds__(kNormThreads) NormKernel(NormParams p) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads) GateKernel(const float* s, const float* g, bf16* u, int width,
-                                                       int pitch) {
+__global__ void __launch_bounds__(kThreads)
+    GateKernel(const float* s, const float* g, bf16* u, int width, int pitch) {
   PdlWait();
   PdlTrigger();
   const int64_t row = blockIdx.x;
@@ -126,22 +126,23 @@ __global__ void __launch_bounds__(kThreads) EpilogueKernel(Product product, Epil
 }
 
 template <typename Epilogue>
-cudaError_t LaunchEpilogueKernel(const Product& product, const Epilogue& epilogue, const LaunchContext& context) {
+cudaError_t LaunchEpilogueKernel(const Product& product, const Epilogue& epilogue,
+                                 const LaunchContext& context) {
   const dim3 grid(product.rows, (product.outputs + 2 * kThreads - 1) / (2 * kThreads));
-  return LaunchKernel(EpilogueKernel<Epilogue>, grid, dim3(kThreads), 0, context.dependent, context.stream, product,
-                      epilogue);
+  return LaunchKernel(EpilogueKernel<Epilogue>, grid, dim3(kThreads), 0, context.dependent, context.stream,
+                      product, epilogue);
 }
 
 }  // namespace
 
 cudaError_t LaunchEmbed(const EmbedParams& params, const LaunchContext& context) {
-  return LaunchKernel(EmbedKernel, dim3(params.row_count), dim3(kThreads), 0, context.dependent, context.stream,
-                      params);
+  return LaunchKernel(EmbedKernel, dim3(params.row_count), dim3(kThreads), 0, context.dependent,
+                      context.stream, params);
 }
 
 cudaError_t LaunchNorm(const NormParams& params, const LaunchContext& context) {
-  return LaunchKernel(NormKernel, dim3(params.row_count), dim3(kNormThreads), 0,
-                      context.dependent, context.stream, params);
+  return LaunchKernel(NormKernel, dim3(params.row_count), dim3(kNormThreads), 0, context.dependent,
+                      context.stream, params);
 }
 
 cudaError_t LaunchGate(const float* s, const float* g, void* u, int32_t rows, int32_t width, int32_t pitch,
@@ -162,7 +163,8 @@ cudaError_t LaunchRepitch(const void* in, void* out, int32_t rows, int32_t width
                       static_cast<const bf16*>(in), static_cast<bf16*>(out), width, pitch);
 }
 
-cudaError_t LaunchEpilogue(const Product& product, const InEpilogueParams& epilogue, const LaunchContext& context) {
+cudaError_t LaunchEpilogue(const Product& product, const InEpilogueParams& epilogue,
+                           const LaunchContext& context) {
   return LaunchEpilogueKernel(product, InEpilogue(epilogue), context);
 }
 cudaError_t LaunchEpilogue(const Product& product, const ProjectEpilogueParams& epilogue,

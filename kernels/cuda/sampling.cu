@@ -1,6 +1,6 @@
-// Draws tokens from logits as kernels/host_sampler.h says (its steps 6 to 10), without sorting: thresholds come
-// from a radix descent over the logits' bits, and every sum is of integers (weights in units of 2^-40), so that
-// results do not depend on the order in which threads add.
+// Draws tokens from logits as kernels/host_sampler.h says (its steps 6 to 10), without sorting: thresholds
+// come from a radix descent over the logits' bits, and every sum is of integers (weights in units of 2^-40),
+// so that results do not depend on the order in which threads add.
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
@@ -12,7 +12,8 @@ namespace {
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
 constexpr int kBins = 2048;
-constexpr float kUnit = 1099511627776.0f;  // 2^40: of a weight, at most 1; a vocabulary's sum stays below 2^63
+constexpr float kUnit =
+    1099511627776.0f;  // 2^40: of a weight, at most 1; a vocabulary's sum stays below 2^63
 
 using Count = unsigned long long;
 
@@ -72,12 +73,14 @@ __device__ void MaxBlock(float& value, int& index, Shared& shared) {
     const int other_index = __shfl_xor_sync(kWholeWarp, index, offset);
     take(other, other_index);
   }
-  if (threadIdx.x % 32 == 0) shared.values[threadIdx.x / 32] = value, shared.indices[threadIdx.x / 32] = index;
+  if (threadIdx.x % 32 == 0)
+    shared.values[threadIdx.x / 32] = value, shared.indices[threadIdx.x / 32] = index;
   __syncthreads();
   for (int i = 0; i < kWarps; ++i) take(shared.values[i], shared.indices[i]);
 }
 
-// The bin, from the top, at which the running sum reaches `goal`; the lowest that is not empty where none does.
+// The bin, from the top, at which the running sum reaches `goal`; the lowest that is not empty where none
+// does.
 __device__ void FindBin(Count goal, Shared& shared) {
   __syncthreads();
   if (threadIdx.x < 32) {  // a warp walks down, 32 bins a step
@@ -107,7 +110,8 @@ __device__ void FindBin(Count goal, Shared& shared) {
   __syncthreads();
 }
 
-// The greatest threshold such that the weights of the logits >= it sum to at least `goal`: 11, 11 and 10 bits.
+// The greatest threshold such that the weights of the logits >= it sum to at least `goal`: 11, 11 and 10
+// bits.
 template <typename Weight>
 __device__ float Select(const float* logits, int vocab, const Weight& weight, Count goal, Shared& shared) {
   uint32_t prefix = 0;
@@ -200,8 +204,7 @@ __device__ int Choose(const float* logits, int vocab, const OutputMeta& output, 
   if (output.top_p < 1.0f) {
     const Count sum = SumWeights(logits, vocab, weights, shared);
     const Count goal = static_cast<Count>(static_cast<double>(output.top_p) * static_cast<double>(sum));
-    weights.threshold =
-        fmaxf(weights.threshold, Select(logits, vocab, weights, goal > 0 ? goal : 1, shared));
+    weights.threshold = fmaxf(weights.threshold, Select(logits, vocab, weights, goal > 0 ? goal : 1, shared));
   }
   weights.min_weight = output.min_p;
   const double uniform = DrawUniform(output.seed, output.sample_index, output.position);
@@ -243,8 +246,8 @@ __global__ void __launch_bounds__(kThreads) SampleKernel(SampleKernelParams p) {
 }  // namespace
 
 cudaError_t LaunchSample(const SampleKernelParams& params, const LaunchContext& context) {
-  return LaunchKernel(SampleKernel, dim3(params.row_count), dim3(kThreads), 0, context.dependent, context.stream,
-                      params);
+  return LaunchKernel(SampleKernel, dim3(params.row_count), dim3(kThreads), 0, context.dependent,
+                      context.stream, params);
 }
 
 }  // namespace sessa::cuda

@@ -10,7 +10,8 @@
 namespace sessa::cuda {
 namespace {
 
-// Left alone by AvailableBytes: graphs, cuBLASLt's kernels, the driver's own needs, and other programs' peaks.
+// Left alone by AvailableBytes: graphs, cuBLASLt's kernels, the driver's own needs, and other programs'
+// peaks.
 constexpr int64_t kReserveBytes = int64_t{2} << 30;
 
 }  // namespace
@@ -28,10 +29,9 @@ absl::Status StateSlab::Allocate(int32_t pages, int32_t open_pages, cudaStream_t
   const int64_t bytes = (int64_t{pages} + 1) * layout_.page_bytes();
   const int64_t open_bytes = (int64_t{open_pages} + 1) * layout_.open_page_bytes();
   const auto explain = [&](const absl::Status& status) {
-    return absl::Status(status.code(),
-                        absl::StrCat(status.message(), "; needed are ", bytes, " bytes for ", pages,
-                                     " state pages and one of scratch, and ", open_bytes, " for ", open_pages,
-                                     " open pages and one"));
+    return absl::Status(status.code(), absl::StrCat(status.message(), "; needed are ", bytes, " bytes for ",
+                                                    pages, " state pages and one of scratch, and ",
+                                                    open_bytes, " for ", open_pages, " open pages and one"));
   };
   absl::StatusOr<DeviceBuffer> memory = AllocateDeviceUntouched(bytes, "state pages");
   if (!memory.ok()) return explain(memory.status());
@@ -42,8 +42,9 @@ absl::Status StateSlab::Allocate(int32_t pages, int32_t open_pages, cudaStream_t
   pages_ = pages;
   open_pages_ = open_pages;
   // Scratch pages are read back by the rows that wrote them: they must hold numbers.
-  absl::Status status = ToStatus(
-      cudaMemsetAsync(memory_.as() + pages * layout_.page_bytes(), 0, layout_.page_bytes(), stream), "state pages");
+  absl::Status status =
+      ToStatus(cudaMemsetAsync(memory_.as() + pages * layout_.page_bytes(), 0, layout_.page_bytes(), stream),
+               "state pages");
   if (status.ok() && layout_.has_open_pages()) {
     status = ToStatus(cudaMemsetAsync(open_memory_.as() + open_pages * layout_.open_page_bytes(), 0,
                                       layout_.open_page_bytes(), stream),
@@ -54,8 +55,8 @@ absl::Status StateSlab::Allocate(int32_t pages, int32_t open_pages, cudaStream_t
 
 cudaError_t StateSlab::CopyPage(PageId from, PageId to, cudaStream_t stream) {
   const int64_t bytes = layout_.page_bytes();
-  return cudaMemcpyAsync(memory_.as() + to * bytes, memory_.as() + from * bytes, bytes, cudaMemcpyDeviceToDevice,
-                         stream);
+  return cudaMemcpyAsync(memory_.as() + to * bytes, memory_.as() + from * bytes, bytes,
+                         cudaMemcpyDeviceToDevice, stream);
 }
 
 cudaError_t StateSlab::CopyOpenPage(PageId from, PageId to, cudaStream_t stream) {
@@ -75,7 +76,8 @@ absl::Status StateSlab::Read(PageId page, int32_t layer, Plane plane, int32_t fi
   std::vector<char> raw(rows * row_bytes);
   const char* from =
       memory_.as() + page * layout_.page_bytes() + layout_.PlaneOffset(layer, plane) + first_row * row_bytes;
-  absl::Status status = ToStatus(cudaMemcpy(raw.data(), from, raw.size(), cudaMemcpyDeviceToHost), "reading state");
+  absl::Status status =
+      ToStatus(cudaMemcpy(raw.data(), from, raw.size(), cudaMemcpyDeviceToHost), "reading state");
   if (!status.ok()) return status;
   const DType dtype = layout_.PlaneDtype(plane);
   for (int64_t i = 0; i < int64_t{rows} * layout_.PlaneWidth(plane); ++i) {
@@ -96,8 +98,8 @@ cudaError_t StateSlab::Fill(uint32_t seed, cudaStream_t stream) {
       if (error != cudaSuccess) return error;
       const uint64_t stream_seed = (uint64_t{seed} << 32) + layer * 4 + static_cast<int>(plane);
       error = FillRandom(memory_.as() + layout_.PlaneOffset(layer, plane), layout_.PlaneDtype(plane),
-                         int64_t{kPageTokens} * layout_.PlaneWidth(plane), layout_.page_bytes(), pages_, stream_seed,
-                         stream);
+                         int64_t{kPageTokens} * layout_.PlaneWidth(plane), layout_.page_bytes(), pages_,
+                         stream_seed, stream);
     }
   }
   if (error != cudaSuccess || !layout_.has_open_pages()) return error;

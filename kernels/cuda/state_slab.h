@@ -1,5 +1,5 @@
-// The state pages of all sessions in device memory: one slab of pages and one of open pages, each with a scratch
-// page behind the last that padded rows write to.
+// The state pages of all sessions in device memory: one slab of pages and one of open pages, each with a
+// scratch page behind the last that padded rows write to.
 #pragma once
 
 #include "absl/status/status.h"
@@ -26,7 +26,8 @@ class StateSlab {
   cudaError_t CopyPage(PageId from, PageId to, cudaStream_t stream);
   cudaError_t CopyOpenPage(PageId from, PageId to, cudaStream_t stream);
   // As Ops::ReadState; the stream must be idle.
-  absl::Status Read(PageId page, int32_t layer, Plane plane, int32_t first_row, int32_t rows, float* out) const;
+  absl::Status Read(PageId page, int32_t layer, Plane plane, int32_t first_row, int32_t rows,
+                    float* out) const;
 
   // Random state in all pages, in [-1, 1).
   cudaError_t Fill(uint32_t seed, cudaStream_t stream);

@@ -106,14 +106,15 @@ int64_t TableBytes(const StepBatch& batch, int32_t max_segments) {
          AlignUp(batch.rows() * sizeof(RowMeta)) + AlignUp(batch.outputs.size() * sizeof(OutputMeta));
 }
 
-StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratch_page, PageId scratch_open_page,
-                     int32_t fine_limit, void* tables) {
+StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratch_page,
+                     PageId scratch_open_page, int32_t fine_limit, void* tables) {
   const Split split = SplitOf(batch);
   StepPlan plan{TableLayout(max_segments)};
   plan.decode_rows = split.decode_rows;
   plan.decode_outputs = split.decode_outputs;
   plan.row_bucket = BucketOf(plan.decode_rows);
-  plan.output_bucket = plan.decode_outputs == 0 ? 0 : std::max(plan.row_bucket, BucketOf(plan.decode_outputs));
+  plan.output_bucket =
+      plan.decode_outputs == 0 ? 0 : std::max(plan.row_bucket, BucketOf(plan.decode_outputs));
   plan.prefill_rows = batch.rows() - plan.decode_rows;
   plan.prefill_outputs = static_cast<int32_t>(batch.outputs.size()) - plan.decode_outputs;
   plan.graph = plan.output_bucket <= BucketOf(max_segments);

@@ -10,16 +10,16 @@
 
 namespace sessa::cuda {
 
-// Where the tables lie in their buffer, in bytes. The decode part has one place for all steps, because captured
-// graphs hold its addresses; the rest follows the page tables.
+// Where the tables lie in their buffer, in bytes. The decode part has one place for all steps, because
+// captured graphs hold its addresses; the rest follows the page tables.
 struct TableLayout {
-  int64_t header = 0;         // DecodeHeader
-  int64_t decode_rows = 0;    // RowMeta (max_segments)
-  int64_t decode_outputs = 0; // OutputMeta (max_segments)
-  int64_t feedback_first = 0; // int32 (max_segments + 1)
-  int64_t forward_first = 0;  // int32 (max_segments + 1)
-  int64_t pages = 0;          // int32, page tables of all segments and the scratch page
-  int64_t prefill_rows = 0;   // RowMeta; of this step
+  int64_t header = 0;           // DecodeHeader
+  int64_t decode_rows = 0;      // RowMeta (max_segments)
+  int64_t decode_outputs = 0;   // OutputMeta (max_segments)
+  int64_t feedback_first = 0;   // int32 (max_segments + 1)
+  int64_t forward_first = 0;    // int32 (max_segments + 1)
+  int64_t pages = 0;            // int32, page tables of all segments and the scratch page
+  int64_t prefill_rows = 0;     // RowMeta; of this step
   int64_t prefill_outputs = 0;  // OutputMeta; of all outputs of this step
   int64_t bytes = 0;            // to copy for this step
 
@@ -29,8 +29,8 @@ struct TableLayout {
 // A step as the backend runs it: its first `decode_rows` rows as one pass, the rest as another.
 struct StepPlan {
   TableLayout layout;
-  int32_t decode_rows = 0, decode_outputs = 0;    // without padding
-  int32_t row_bucket = 0, output_bucket = 0;      // with it
+  int32_t decode_rows = 0, decode_outputs = 0;  // without padding
+  int32_t row_bucket = 0, output_bucket = 0;    // with it
   int32_t prefill_rows = 0, prefill_outputs = 0;
   bool graph = false;  // the decode pass fits its place in the tables and can be captured
 };

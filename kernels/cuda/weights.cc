@@ -9,7 +9,7 @@
 namespace sessa::cuda {
 namespace {
 
-constexpr int64_t kAlignment = 256;  // bytes; of each tensor on the device
+constexpr int64_t kAlignment = 256;    // bytes; of each tensor on the device
 constexpr int32_t kRowAlignment = 16;  // of a matrix's rows: tiles of the libraries' products
 
 float NumberAt(const TensorView& tensor, int64_t i) {
@@ -100,8 +100,8 @@ class WeightPacker {
         }
       }
     }
-    matrix.weight = Place(rows.data(), 2 * int64_t{matrix.outputs} * pitch,
-                          2 * int64_t{matrix.padded_outputs} * pitch);
+    matrix.weight =
+        Place(rows.data(), 2 * int64_t{matrix.outputs} * pitch, 2 * int64_t{matrix.padded_outputs} * pitch);
     if (biased) {
       matrix.bias = static_cast<const float*>(
           Place(bias.data(), 4 * int64_t{matrix.outputs}, 4 * int64_t{matrix.padded_outputs}));
@@ -121,7 +121,8 @@ class WeightPacker {
   const float* PackTheta() {
     std::vector<float> theta(shape_.head_width() / 2);
     for (size_t i = 0; i < theta.size(); ++i) {
-      theta[i] = static_cast<float>(std::pow(shape_.rope_theta, -2.0 * static_cast<double>(i) / shape_.head_width()));
+      theta[i] = static_cast<float>(
+          std::pow(shape_.rope_theta, -2.0 * static_cast<double>(i) / shape_.head_width()));
     }
     const int64_t bytes = 4 * static_cast<int64_t>(theta.size());
     return static_cast<const float*>(Place(theta.data(), bytes, bytes));

@@ -24,10 +24,10 @@ struct Vector {
 
 struct LayerWeights {
   Vector norm;
-  Matrix in;       // 2D: a, g
-  Matrix project;  // 3D + 2kv + 1: q, k, v, qb, kb, gamma
-  Matrix out;      // D: out_proj; no weight for one head
-  Matrix residual; // D: W_out
+  Matrix in;        // 2D: a, g
+  Matrix project;   // 3D + 2kv + 1: q, k, v, qb, kb, gamma
+  Matrix out;       // D: out_proj; no weight for one head
+  Matrix residual;  // D: W_out
 };
 
 // Constant after Load. Owns device memory.

@@ -24,9 +24,9 @@ inline std::string WhyNoCuda() {
   return ops.ok() ? "" : ops.status().ToString();
 }
 
-#define SKIP_WITHOUT_CUDA()                                                    \
-  if (const std::string why = ::sessa::WhyNoCuda(); !why.empty()) GTEST_SKIP() \
-      << "needs an NVIDIA card: " << why
+#define SKIP_WITHOUT_CUDA()                                       \
+  if (const std::string why = ::sessa::WhyNoCuda(); !why.empty()) \
+  GTEST_SKIP() << "needs an NVIDIA card: " << why
 
 inline ModelShape MakeShape(int32_t width, int32_t layers, int32_t heads, int32_t kv_heads, int32_t vocab) {
   ModelShape shape;
@@ -49,7 +49,8 @@ inline std::unique_ptr<Ops> MakeCuda(const ModelShape& shape, const ModelTensors
 // A batch of one-row segments: row i is a token at position positions[i] of a session with pages of its own.
 // All rows are sampled greedily, unless `params` has one entry a row.
 inline StepBatch DecodeBatch(const std::vector<int32_t>& tokens, const std::vector<int64_t>& positions,
-                             const std::vector<std::vector<PageId>>& pages, const std::vector<PageId>& open_pages,
+                             const std::vector<std::vector<PageId>>& pages,
+                             const std::vector<PageId>& open_pages,
                              const std::vector<const SampleParams*>& params) {
   StepBatch batch;
   batch.tokens = tokens;

@@ -75,8 +75,8 @@ TEST_P(CudaInvarianceTest, ARowIsTheSameAloneAndInAnyCompany) {
       pages.push_back(sessions.Pages(who[i], positions[i]));
       open.push_back(test.dtype == StateDtype::kCompact ? who[i] : -1);
     }
-    const StepBatch batch = DecodeBatch(tokens, positions, pages, open,
-                                        std::vector<const SampleParams*>(who.size(), &greedy));
+    const StepBatch batch =
+        DecodeBatch(tokens, positions, pages, open, std::vector<const SampleParams*>(who.size(), &greedy));
     model.Launch(batch);
     EXPECT_EQ(model.Collect().status().ToString(), "OK");
     std::vector<std::vector<float>> logits;

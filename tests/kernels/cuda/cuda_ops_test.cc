@@ -1,5 +1,5 @@
-// The CUDA backend against the reference backend, and what only it does: sampling on the device, token slots with
-// two steps in flight, running out of memory.
+// The CUDA backend against the reference backend, and what only it does: sampling on the device, token slots
+// with two steps in flight, running out of memory.
 #include <cmath>
 #include <limits>
 #include <random>
@@ -34,8 +34,8 @@ std::vector<ShapeCase> ShapeCases() {
       {"many_keys", MakeShape(1024, 1, 16, 16, 256)},
       {"widest", MakeShape(2048, 1, 16, 8, 256)},
       {"one_head", MakeShape(64, 2, 1, 1, 97)},
-      {"width_72", MakeShape(72, 2, 4, 2, 97)},    // heads of 18: the generic kernels
-      {"width_90", MakeShape(90, 2, 5, 5, 97)},    // rows that are not whole 16-byte vectors
+      {"width_72", MakeShape(72, 2, 4, 2, 97)},  // heads of 18: the generic kernels
+      {"width_90", MakeShape(90, 2, 5, 5, 97)},  // rows that are not whole 16-byte vectors
       {"narrow", MakeShape(6, 2, 3, 3, 31)},
       {"no_rope", MakeShape(64, 2, 4, 2, 97)},
       {"tied_head", MakeShape(64, 2, 4, 2, 97)},
@@ -69,8 +69,8 @@ Runner MakeRunner(CreateOpsFn create, const ShapeCase& test, const ModelTensors&
   return Runner(std::move(ops), pages, open);
 }
 
-// Activations are rounded to bf16 (relative error up to 2^-9) six times a layer; the errors of a row's numbers are
-// independent, so that norms grow like the root of their count.
+// Activations are rounded to bf16 (relative error up to 2^-9) six times a layer; the errors of a row's
+// numbers are independent, so that norms grow like the root of their count.
 double Tolerance(const ModelShape& shape) { return 4 * std::sqrt(6.0 * shape.layers + 2) / 512; }
 
 TEST_P(CudaShapeTest, AgreesWithTheReferenceOnEveryPath) {
@@ -82,12 +82,13 @@ TEST_P(CudaShapeTest, AgreesWithTheReferenceOnEveryPath) {
   std::mt19937 random(7);
   std::vector<int32_t> tokens(kTokens);
   for (int32_t& token : tokens) token = random() % test.shape.vocab;
-  const SequenceResult expected =
-      RunSequence(&reference.model, &reference.arena, tokens, {kTokens}).value();
+  const SequenceResult expected = RunSequence(&reference.model, &reference.arena, tokens, {kTokens}).value();
   std::vector<int32_t> mixed = {70, 1, 1, 20, 1, 1, 1};
   mixed.push_back(kTokens - std::accumulate(mixed.begin(), mixed.end(), 0));
   const std::vector<std::pair<const char*, std::vector<int32_t>>> paths = {
-      {"decode", EvenChunks(kTokens, 1)}, {"whole", {kTokens}}, {"chunks of 7", EvenChunks(kTokens, 7)},
+      {"decode", EvenChunks(kTokens, 1)},
+      {"whole", {kTokens}},
+      {"chunks of 7", EvenChunks(kTokens, 7)},
       {"mixed", mixed}};
   for (const auto& [name, chunks] : paths) {
     SCOPED_TRACE(name);
@@ -185,7 +186,8 @@ TEST(CudaSampling, DrawsWhatTheHostDraws) {
   }
 }
 
-// Greedy tokens of some steps; with run-ahead each step is launched before the one in front of it is collected.
+// Greedy tokens of some steps; with run-ahead each step is launched before the one in front of it is
+// collected.
 std::vector<std::vector<int32_t>> GreedySteps(DecodeRows* rows, int32_t steps, bool run_ahead) {
   SampleParams greedy;
   greedy.temperature = 0;
@@ -201,8 +203,7 @@ std::vector<std::vector<int32_t>> GreedySteps(DecodeRows* rows, int32_t steps, b
   };
   batches.reserve(steps);
   for (int32_t step = 0; step < steps; ++step) {
-    StepBatch& batch =
-        batches.emplace_back(DecodeBatch(tokens, positions, rows->pages, rows->open, params));
+    StepBatch& batch = batches.emplace_back(DecodeBatch(tokens, positions, rows->pages, rows->open, params));
     for (size_t i = 0; i < tokens.size(); ++i) {
       batch.outputs[i].slot = static_cast<int32_t>(i);
       if (step > 0 && run_ahead) batch.segments[i].token_slot = static_cast<int32_t>(i);
