@@ -32,7 +32,7 @@ struct CoreOptions {
   int32_t open_pages = 0;
   int32_t tokenizer_threads = 1;
   int32_t max_sessions = 100000;                      // kept sessions, their token ids in memory
-  absl::Duration priority_aging = absl::Seconds(10);  // waiting that long counts as one more priority
+  absl::Duration priority_aging = absl::Seconds(10);  // a priority that waits that long counts as one more
   absl::Duration idle_state_ttl = absl::Minutes(10);  // an idle session's pages go back after that
   absl::Duration idle_session_ttl = absl::Hours(24);  // an idle session is forgotten after that
 };
@@ -94,10 +94,12 @@ class Core {
   // OK the sink gets exactly one terminal event.
   virtual absl::Status Submit(std::unique_ptr<TurnRequest> request) = 0;
   // Ends a turn: finish reason CANCELLED (a client's wish) or the error given (a slow reader). No effect on
-  // turns that are over or unknown.
+  // turns that are over or unknown. Whatever ends a turn (this, a deadline, a drain), the session keeps
+  // exactly the tokens that its sink was told; a turn that never started ends without OnStarted and leaves no
+  // trace.
   virtual void Cancel(const Principal& principal, const std::string& request_id,
                       absl::Status error = absl::OkStatus()) = 0;
-  // A paused turn keeps its place but gets no steps: its reader is behind.
+  // A paused turn gets no steps: its reader is behind. It keeps its state while nobody else needs the pages.
   virtual void SetPaused(const Principal& principal, const std::string& request_id, bool paused) = 0;
 
   virtual void CreateSession(const Principal& principal,

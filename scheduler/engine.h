@@ -140,6 +140,7 @@ class Engine {
   void FillPlanInput(absl::Time now);
   void AddCandidate(Turn* turn, Sample* sample);
   void AddIdle();
+  void AgePriorities(absl::Time now);
   void ApplyPlan();
 
   // engine_steps.cc
@@ -180,6 +181,8 @@ class Engine {
   SessionStore sessions_;
   Principals principals_;
   ChunkGovernor governor_;
+  std::map<int32_t, absl::Time>
+      waiting_since_;  // priorities that wait: since when none of theirs was admitted
   std::map<uint64_t, std::shared_ptr<Turn>> turns_;  // by arrival
   std::map<std::pair<std::string, std::string>, Turn*> turns_by_request_;
   std::vector<int32_t> free_slots_;

@@ -23,7 +23,6 @@ void Engine::Submit(Submission submission) {
   turn->request = std::move(submission.request);
   turn->stream = std::move(submission.stream);
   turn->submitted = submission.submitted;
-  turn->priority = turn->request->priority;
   turn->principal = principals_.Enter(turn->request->principal.name);
   turns_.emplace(turn->id, std::move(owned));
   const bool is_new =
@@ -35,7 +34,7 @@ void Engine::Submit(Submission submission) {
     status = MakeError(absl::StatusCode::kUnavailable, "the server is draining", {.reason = "DRAINING"});
   } else if (!is_new) {
     status = MakeError(absl::StatusCode::kAlreadyExists, "a turn with this request_id is running",
-                       {.reason = "REQUEST_RUNNING", .field = "request_id"});
+                       {.reason = "REQUEST_ID_IN_USE", .field = "request_id"});
   } else {
     status = ResolveSession(turn);
   }

@@ -32,10 +32,11 @@ void Engine::AddCandidate(Turn* turn, Sample* sample) {
   const PageTable& table = sequence.table;
   PlanSequence s;
   s.principal = turn->principal;
-  s.priority = turn->priority;
+  s.priority = turn->request->priority;
   s.arrival = (turn->id << 16) + (sample == nullptr ? 0 : sample->index);
   s.deadline = turn->request->deadline;
   s.resident = sample != nullptr && sample->resident;
+  s.aging = s.resident ? sample->aging : 0;
   s.runnable = !turn->paused && (sample == nullptr || sample->in_flight == 0 || MayRunAhead(turn, sample));
   s.computed = sequence.computed();
   s.length = KnownLength(turn, sample);
@@ -82,15 +83,33 @@ void Engine::FillPlanInput(absl::Time now) {
   for (const auto& [id, turn] : turns_) {
     if (turn->phase == TurnPhase::kTokenizing) continue;
     if (turn->phase == TurnPhase::kWaiting) {
-      const double waited = absl::FDivDuration(now - turn->submitted, options_.priority_aging);
-      turn->priority = turn->request->priority + static_cast<int32_t>(std::clamp(waited, 0.0, 1e6));
       AddCandidate(turn.get(), nullptr);
     }
     for (Sample& sample : turn->samples) {
       if (sample.ready && !sample.ended) AddCandidate(turn.get(), &sample);
     }
   }
+  AgePriorities(now);
   AddIdle();
+}
+
+// A priority that waits while others are served moves up, all of it together, until one of its own is
+// admitted: so nobody starves, and shares within a priority stay fair.
+void Engine::AgePriorities(absl::Time now) {
+  std::map<int32_t, absl::Time> since;
+  for (const PlanSequence& s : plan_input_.sequences) {
+    if (s.resident || !s.runnable) continue;
+    const auto known = waiting_since_.find(s.priority);
+    since.emplace(s.priority, known == waiting_since_.end() ? now : known->second);
+  }
+  waiting_since_ = std::move(since);
+  if (waiting_since_.size() < 2) return;
+  for (PlanSequence& s : plan_input_.sequences) {
+    const auto waiting = waiting_since_.find(s.priority);
+    if (s.resident || waiting == waiting_since_.end()) continue;
+    const double periods = absl::FDivDuration(now - waiting->second, options_.priority_aging);
+    s.aging = static_cast<int32_t>(std::clamp(periods, 0.0, 1e6));
+  }
 }
 
 void Engine::ApplyPlan() {
@@ -114,11 +133,13 @@ void Engine::ApplyPlan() {
   }
   for (int32_t i : plan_.admit) {
     Candidate& candidate = candidates_[i];
+    waiting_since_[plan_input_.sequences[i].priority] = plan_input_.now;
     if (candidate.sample == nullptr) {
       StartTurn(candidate.turn);
       candidate.sample = &candidate.turn->samples[0];
     }
     candidate.sample->resident = true;
+    candidate.sample->aging = plan_input_.sequences[i].aging;
     candidate.sample->slot = free_slots_.back();
     free_slots_.pop_back();
     const bool fits =

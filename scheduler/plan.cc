@@ -62,6 +62,8 @@ class Planner {
   }
   // Whose turn it is among those that want rows or a place.
   bool Before(int32_t a, int32_t b) const {
+    const int32_t aged_a = seq(a).priority + seq(a).aging, aged_b = seq(b).priority + seq(b).aging;
+    if (aged_a != aged_b) return aged_a > aged_b;
     if (seq(a).priority != seq(b).priority) return seq(a).priority > seq(b).priority;
     if (seq(a).principal != seq(b).principal) {
       const double sa = service_[seq(a).principal], sb = service_[seq(b).principal];
@@ -214,7 +216,9 @@ class Planner {
   }
 
   bool Admit(int32_t i) {
-    const auto yields = [&](int32_t v) { return state_[v].resident && seq(v).priority < seq(i).priority; };
+    const auto yields = [&](int32_t v) {
+      return state_[v].resident && seq(v).priority + seq(v).aging < seq(i).priority;
+    };
     std::optional<int32_t> parked;
     if (residents_ >= in_.max_residents) {
       parked = LowestRanked(yields);

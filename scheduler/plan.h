@@ -16,7 +16,10 @@ namespace sessa {
 struct PlanSequence {
   int32_t principal = 0;  // index into PlanInput::service
   int32_t priority = 0;   // higher goes first
-  uint64_t arrival = 0;   // smaller is older; unique
+  // Added to the priority where places and prefill are given out. A resident keeps what it was admitted with,
+  // as protection: only a higher priority without aging takes its place.
+  int32_t aging = 0;
+  uint64_t arrival = 0;  // smaller is older; unique
   bool resident = false;
   bool runnable = true;  // false: paused, or its next token is not known yet
   absl::Time deadline = absl::InfiniteFuture();
@@ -65,8 +68,8 @@ struct StepPlan {
 
 // - Every runnable resident that misses one token is in the step; the rest of max_rows goes to prefill (at
 // most
-//   max_prefill_rows of it beside decodes), in chunks, by priority, then to the principal that was served
-//   least, then by arrival.
+//   max_prefill_rows of it beside decodes), in chunks, by priority and aging, then to the principal that was
+//   served least, then by arrival.
 // - A waiting sequence is admitted in the same order, when it has a place and all of its pages; the first
 // that
 //   does not fit holds back those behind it, so that a long one is not starved by short ones.

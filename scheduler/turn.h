@@ -29,6 +29,7 @@ struct Sample {
   bool ready = false;     // false: a fork that has not been made yet
   bool resident = false;  // has a place in the batch
   int32_t slot = -1;      // of the place (OutputRow::slot)
+  int32_t aging = 0;      // of its priority, when it got the place
   int32_t in_flight = 0;  // outputs launched and not collected: 0, 1, or 2 when running ahead
   bool ended = false;     // gets no more steps
   bool closed = false;    // its SampleFinished is on its way
@@ -66,7 +67,6 @@ struct Turn {
   std::vector<Sample> samples;  // made at the start
   bool paused = false;
   int32_t principal = 0;  // index into the engine's table
-  int32_t priority = 0;   // the request's, raised by waiting
   absl::Status error;     // not OK: the turn ends with it
   absl::Time submitted, started;
   absl::Time first_token = absl::InfiniteFuture();

@@ -114,6 +114,20 @@ TEST(PlanTest, AdmitsByPriorityThenArrival) {
   EXPECT_THAT(PlanOf(input).admit, ElementsAre(0, 1));
 }
 
+TEST(PlanTest, AgingGivesAPlaceButTakesNone) {
+  PlanInput input = Input();
+  input.max_residents = 2;
+  input.sequences = {Decoder(1, 70), Waiting(2, 10), Waiting(3, 10)};
+  input.sequences[0].priority = input.sequences[1].priority = 1;
+  EXPECT_THAT(PlanOf(input).admit, ElementsAre(1));
+  input.sequences[2].aging = 2;
+  EXPECT_THAT(PlanOf(input).admit, ElementsAre(2));
+  input.max_residents = 1;
+  const StepPlan plan = PlanOf(input);
+  EXPECT_THAT(plan.admit, IsEmpty()) << "it holds back the higher priority, and displaces nobody of its own";
+  EXPECT_THAT(plan.park, IsEmpty());
+}
+
 TEST(PlanTest, AdmitsThePrincipalThatWasServedLeast) {
   PlanInput input = Input();
   input.max_residents = 2;

@@ -158,6 +158,28 @@ TEST(StatusTest, HooksTellOfStepsTurnsAndTokens) {
   EXPECT_EQ(turns[1].reason, FinishReason::kCancelled);
 }
 
+TEST(FairnessTest, ALowPriorityIsNotStarvedByAStreamOfHigherOnes) {
+  ToyConfig config;
+  config.ops.max_segments = config.max_batch_sessions = 1;
+  config.priority_aging = absl::Seconds(1);
+  ToyCore toy(config);
+  const auto low = Sink();
+  int32_t rounds = 0;
+  for (; !low->over() && rounds < 1000; ++rounds) {
+    auto high = Request(absl::StrCat("high", rounds), {kBos, 5}, 3, Sink());
+    high->priority = 5;
+    ASSERT_TRUE(toy.core().Submit(std::move(high)).ok());
+    if (rounds == 3) {
+      ASSERT_TRUE(toy.core().Submit(Request("low", {kBos, 6}, 3, low)).ok());
+    }
+    for (int32_t i = 0; i < 2; ++i) toy.engine().RunOnce();
+    toy.emitter().RunOnce();
+    toy.clock().Advance(absl::Milliseconds(100));
+  }
+  EXPECT_TRUE(low->over());
+  EXPECT_GT(rounds, 50) << "five priorities are five seconds";
+}
+
 TEST(FairnessTest, AFewStreamsGetTheirShareBesideManyOfOnePrincipal) {
   ToyConfig config;
   config.ops.max_segments = config.max_batch_sessions = 8;

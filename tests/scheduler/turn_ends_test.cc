@@ -122,7 +122,7 @@ TEST(RefusalTest, SameRequestIdTwiceAtOnce) {
   ASSERT_TRUE(toy.core().Submit(LongTurn("a", second)).ok());
   toy.engine().RunOnce();
   toy.emitter().RunOnce();
-  ExpectError(second->record(), absl::StatusCode::kAlreadyExists, "REQUEST_RUNNING", "");
+  ExpectError(second->record(), absl::StatusCode::kAlreadyExists, "REQUEST_ID_IN_USE", "");
 }
 
 TEST(RefusalTest, FullQueueShedsWithADelay) {
