@@ -291,6 +291,7 @@ TEST_F(StreamTest, AReaderThatTakesNothingIsEndedResumably) {
   Flood(100'000);
   grpc::ClientContext context;
   const auto reader = client_->inference->Generate(&context, Request("turn-1"));
+  ASSERT_TRUE(Eventually([&] { return sent_ > 0; }));
   EXPECT_TRUE(Eventually([&] { return core_->live_turns() == 0; }));
   EXPECT_LT(sent_, 64 << 20) << "a stalled stream must not buffer without bound";
   Generated result;
@@ -309,6 +310,7 @@ TEST_F(StreamTest, AReaderThatNeverReadsAgainIsTornDown) {
   Flood(100'000);
   grpc::ClientContext context;
   const auto reader = client_->inference->Generate(&context, Request("turn-1"));
+  ASSERT_TRUE(Eventually([&] { return sent_ > 0; }));
   EXPECT_TRUE(Eventually([&] { return core_->live_turns() == 0; }));
   // The request_id is free again once the call is gone, though its client still has not read.
   core_->set_script(nullptr);
