@@ -68,6 +68,8 @@ void GenerateStream::CancelTurn(absl::Status error) {
 
 void GenerateStream::PauseTurn(bool paused) { server_.core->SetPaused(principal_, request_id_, paused); }
 
-void GenerateStream::OnClosed() { server_.registry->Remove(principal_, request_id_); }
+void GenerateStream::OnFinishing() { server_.registry->Release(principal_, request_id_, this); }
+
+void GenerateStream::OnClosed() { server_.registry->Remove(principal_, request_id_, this); }
 
 }  // namespace sessa

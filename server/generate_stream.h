@@ -44,6 +44,7 @@ class GenerateStream final : public StreamWriter<v1::GenerateResponse, StreamBuf
   GenerateStream(const StreamContext& server, grpc::CallbackServerContext* context, const TurnRequest& turn);
   void CancelTurn(absl::Status error) override;
   void PauseTurn(bool paused) override;
+  void OnFinishing() override;
   void OnClosed() override;
 
   const StreamContext server_;

@@ -154,9 +154,11 @@ void ScoreStream::PauseTurn(bool paused) {
   server_.core->SetPaused(plan_.principal, plan_.request_id, paused);
 }
 
+void ScoreStream::OnFinishing() { server_.registry->Release(plan_.principal, plan_.request_id, this); }
+
 void ScoreStream::OnClosed() {
   stopped_ = true;
-  server_.registry->Remove(plan_.principal, plan_.request_id);
+  server_.registry->Remove(plan_.principal, plan_.request_id, this);
 }
 
 }  // namespace sessa

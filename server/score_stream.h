@@ -38,6 +38,7 @@ class ScoreStream final : public StreamWriter<v1::ScoreResponse, MessageQueue<v1
   ScoreStream(const StreamContext& server, grpc::CallbackServerContext* context, ScorePlan plan);
   void CancelTurn(absl::Status error) override;
   void PauseTurn(bool paused) override;
+  void OnFinishing() override;
   void OnClosed() override;
 
   void TokenizeNext();

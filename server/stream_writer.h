@@ -95,6 +95,8 @@ class StreamWriter : public grpc::ServerWriteReactor<Response>, public LiveTurn 
   virtual void CancelTurn(absl::Status error) = 0;
   // Tells the core to give the turn no steps, or steps again. Called under the stream's lock, so in order.
   virtual void PauseTurn(bool paused) = 0;
+  // The status is about to be sent: the turn is over, though the client may not have read its end.
+  virtual void OnFinishing() = 0;
   // The call is over: nothing of gRPC may be touched any more.
   virtual void OnClosed() = 0;
 
@@ -126,7 +128,7 @@ class StreamWriter : public grpc::ServerWriteReactor<Response>, public LiveTurn 
   std::optional<absl::Status> ended_ ABSL_GUARDED_BY(mutex_);  // how the turn ended
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;             // gRPC has been told the status
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<absl::Time> slow_since_ ABSL_GUARDED_BY(mutex_);  // ended as a slow reader, not closed yet
+  absl::Time finish_issued_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();  // torn down if nobody reads it
 };
 
 template <class Response, class Buffer>
@@ -149,9 +151,11 @@ void StreamWriter<Response, Buffer>::Advance() {
       if (paused_ && buffer_.bytes() < kResumeBelowBytes) SetPaused(false);
     }
     finishing_ = status.has_value();
+    if (finishing_) finish_issued_ = absl::Now();
     writing_ = message != nullptr;
     write = ++writes_;
   }
+  if (status) OnFinishing();
   // Without the lock: gRPC may run reactions before these calls return.
   if (message != nullptr && status) {
     this->StartWriteAndFinish(message, grpc::WriteOptions(), *std::move(status));
@@ -184,6 +188,7 @@ template <class Response, class Buffer>
 void StreamWriter<Response, Buffer>::OnCancel() {
   {
     MutexLock lock(&mutex_);
+    if (finishing_) return;  // the turn is over, and its name may be another's by now
     cancelled_ = true;
   }
   CancelTurn(absl::OkStatus());
@@ -207,23 +212,24 @@ void StreamWriter<Response, Buffer>::CheckReader(absl::Time now) {
   {
     MutexLock lock(&mutex_);
     if (done_) return;
-    if (slow_since_) {
-      // The status waits behind messages that nobody reads. After as long again the call is torn down.
-      if (now - *slow_since_ < slow_reader_timeout_) return;
-      slow_since_ = absl::InfiniteFuture();
+    if (finishing_) {
+      // The status waits behind messages that nobody reads: the call is torn down.
+      if (now - finish_issued_ < slow_reader_timeout_) return;
+      finish_issued_ = absl::InfiniteFuture();
       const absl::Status error = SlowReaderError(slow_reader_timeout_);
       grpc_call_cancel_with_status(context_->c_call(), GRPC_STATUS_ABORTED,
                                    std::string(error.message()).c_str(), nullptr);
       return;
     }
-    if (finishing_ || !write_issued_ || now - *write_issued_ < slow_reader_timeout_) return;
+    if (!write_issued_ || now - *write_issued_ < slow_reader_timeout_) return;
     finishing_ = true;
-    slow_since_ = now;
+    finish_issued_ = now;
     buffer_.Clear();
   }
   metrics_->OnSlowReader();
   const absl::Status error = SlowReaderError(slow_reader_timeout_);
   CancelTurn(error);
+  OnFinishing();
   this->Finish(ToGrpcStatus(error));
 }
 

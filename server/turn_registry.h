@@ -28,7 +28,10 @@ class TurnRegistry {
   bool Add(const Principal& principal, const std::string& request_id, std::shared_ptr<LiveTurn> turn);
   // The turn runs on this session. No effect when the call is over.
   void SetSession(const Principal& principal, const std::string& request_id, const std::string& session_id);
-  void Remove(const Principal& principal, const std::string& request_id);
+  // The turn is over: its name is free, while its client may still have to read the end.
+  void Release(const Principal& principal, const std::string& request_id, const LiveTurn* turn);
+  // The call is closed.
+  void Remove(const Principal& principal, const std::string& request_id, const LiveTurn* turn);
 
   // CancelByRequest of that call. No effect when it is not open.
   void Cancel(const Principal& principal, const std::string& request_id);
@@ -43,10 +46,15 @@ class TurnRegistry {
     std::string session_key;  // empty: not known yet
   };
   static std::string Key(const Principal& principal, const std::string& id);
+  // Takes a turn out of the two maps; nullptr when it is not there (any more).
+  std::shared_ptr<LiveTurn> Take(const Principal& principal, const std::string& request_id,
+                                 const LiveTurn* turn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable Mutex mutex_;
   std::unordered_map<std::string, Entry> turns_ ABSL_GUARDED_BY(mutex_);  // by principal and request_id
   std::unordered_map<std::string, std::string> by_session_ ABSL_GUARDED_BY(mutex_);  // to request_id
+  std::unordered_map<const LiveTurn*, std::shared_ptr<LiveTurn>> closing_
+      ABSL_GUARDED_BY(mutex_);  // released
 };
 
 }  // namespace sessa

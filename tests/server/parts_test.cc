@@ -119,7 +119,13 @@ TEST(TurnRegistryTest, KeepsTurnsApart) {
   EXPECT_EQ(one->cancels, 1);
   EXPECT_EQ(two->cancels, 0);
   EXPECT_EQ(one->checks + two->checks, 2);
-  registry.Remove(alice, "id");
+  registry.Release(alice, "id", one.get());
+  EXPECT_EQ(registry.size(), 2) << "still looked after";
+  const auto three = std::make_shared<CountingTurn>();
+  EXPECT_TRUE(registry.Add(alice, "id", three)) << "the name is free";
+  registry.Remove(alice, "id", one.get());
+  EXPECT_EQ(registry.size(), 2) << "the other one of that name stays";
+  registry.Remove(alice, "id", three.get());
   EXPECT_EQ(registry.FindBySession(alice, "session"), "");
   EXPECT_EQ(registry.size(), 1);
 }
@@ -127,11 +133,12 @@ TEST(TurnRegistryTest, KeepsTurnsApart) {
 TEST(TurnRegistryTest, ASessionPassesToItsNextTurn) {
   TurnRegistry registry;
   const Principal alice{"alice"};
-  registry.Add(alice, "first", std::make_shared<CountingTurn>());
+  const auto first = std::make_shared<CountingTurn>();
+  registry.Add(alice, "first", first);
   registry.SetSession(alice, "first", "session");
   registry.Add(alice, "second", std::make_shared<CountingTurn>());
   registry.SetSession(alice, "second", "session");
-  registry.Remove(alice, "first");  // its call closes late
+  registry.Remove(alice, "first", first.get());  // its call closes late
   EXPECT_EQ(registry.FindBySession(alice, "session"), "second");
 }
 
