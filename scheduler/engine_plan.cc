@@ -72,7 +72,6 @@ void Engine::AddIdle() {
 
 void Engine::FillPlanInput(absl::Time now) {
   plan_input_.now = now;
-  plan_input_.max_prefill_rows = governor_.MaxPrefillRows();
   plan_input_.free_pages = arena_.free(PageKind::kState);
   plan_input_.free_open_pages = arena_.free(PageKind::kOpen);
   plan_input_.service = principals_.service();
@@ -89,6 +88,12 @@ void Engine::FillPlanInput(absl::Time now) {
       if (sample.ready && !sample.ended) AddCandidate(turn.get(), &sample);
     }
   }
+  int32_t decoding = 0, waiting = 0;
+  for (const PlanSequence& s : plan_input_.sequences) {
+    if (!s.runnable || s.length <= s.computed) continue;
+    (s.resident && s.length - s.computed == 1 ? decoding : waiting) += 1;
+  }
+  plan_input_.max_prefill_rows = governor_.MaxPrefillRows(decoding, waiting);
   AgePriorities(now);
   AddIdle();
 }

@@ -11,19 +11,19 @@ namespace {
 int32_t Settle(ChunkGovernor* governor, double decode, double fixed, double per_row) {
   for (int32_t i = 0; i < 200; ++i) {
     governor->Observe(8, 0, decode);
-    const int32_t rows = governor->MaxPrefillRows();
+    const int32_t rows = governor->MaxPrefillRows(8, 1);
     governor->Observe(8, rows, decode + fixed + per_row * rows);
   }
-  return governor->MaxPrefillRows();
+  return governor->MaxPrefillRows(8, 1);
 }
 
 TEST(ChunkGovernorTest, BeginsSmall) {
   ChunkGovernor governor(512);
-  EXPECT_EQ(governor.MaxPrefillRows(), 64);
+  EXPECT_EQ(governor.MaxPrefillRows(8, 1), 64);
   governor.Observe(0, 512, 1.0);
   governor.Observe(8, 0, 0.001);
-  EXPECT_EQ(governor.MaxPrefillRows(), 64);
-  EXPECT_EQ(ChunkGovernor(1).MaxPrefillRows(), 1);
+  EXPECT_EQ(governor.MaxPrefillRows(8, 1), 64);
+  EXPECT_EQ(ChunkGovernor(1).MaxPrefillRows(8, 1), 1);
 }
 
 TEST(ChunkGovernorTest, PrefillAddsNoMoreThanAStepWithoutIt) {
@@ -43,7 +43,7 @@ TEST(ChunkGovernorTest, APriceForEachLaunchIsNotPaidForTinyChunks) {
   Settle(&governor, 0.75e-3, 1e-3, 2e-6);
   double rows = 0, seconds = 0;
   for (int32_t i = 0; i < 200; ++i) {
-    const int32_t chunk = governor.MaxPrefillRows();
+    const int32_t chunk = governor.MaxPrefillRows(8, 1);
     rows += chunk;
     seconds += 1e-3 + 2e-6 * chunk;
     governor.Observe(8, chunk, 0.75e-3 + 1e-3 + 2e-6 * chunk);
@@ -69,9 +69,32 @@ TEST(ChunkGovernorTest, AimsByTheNumberOfDecoders) {
   governor.Observe(1, 0, 1e-3);
   governor.Observe(64, 0, 10e-3);
   governor.Observe(64, 512, 10e-3 + 512 * 50e-6);
-  EXPECT_NEAR(governor.MaxPrefillRows(), 200, 1);
-  governor.Observe(1, 200, 1e-3 + 200 * 50e-6);
-  EXPECT_NEAR(governor.MaxPrefillRows(), 20, 1);
+  EXPECT_NEAR(governor.MaxPrefillRows(64, 1), 200, 1);
+  EXPECT_NEAR(governor.MaxPrefillRows(1, 1), 20, 1);
+}
+
+TEST(ChunkGovernorTest, NothingIsDelayedWithoutDecoders) {
+  EXPECT_EQ(ChunkGovernor(512).MaxPrefillRows(0, 1), 512);
+}
+
+TEST(ChunkGovernorTest, TurnsThatWaitCountAsMuchAsDecoders) {
+  ChunkGovernor governor(512);
+  Settle(&governor, 2e-3, 0, 50e-6);
+  EXPECT_NEAR(governor.MaxPrefillRows(8, 9), 80, 1) << "as many others wait as decode";
+  EXPECT_EQ(governor.MaxPrefillRows(8, 1000), 512);
+}
+
+TEST(ChunkGovernorTest, LearnsWhileThereIsAlwaysPrefill) {
+  ChunkGovernor governor(512);
+  int32_t without = 0;
+  for (int32_t i = 0; i < 400; ++i) {
+    const int32_t rows = governor.MaxPrefillRows(8, 1);
+    without += rows == 0;
+    governor.Observe(8, rows, 2e-3 + 50e-6 * rows);
+  }
+  EXPECT_GE(without, 2);
+  EXPECT_LE(without, 400 / 50) << "and spends little on it";
+  EXPECT_NEAR(governor.MaxPrefillRows(8, 1), 40, 1);
 }
 
 }  // namespace
