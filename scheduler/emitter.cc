@@ -25,9 +25,14 @@ bool Emitter::RunOnce() {
       TokenSink* const sink = event.stream == nullptr ? nullptr : event.stream->request().sink.get();
       if (auto* token = std::get_if<TokenOutput>(&event.what)) {
         Handle(*event.stream, *token, batch.time);
-      } else if (auto* end = std::get_if<EndOfTokens>(&event.what)) {
+        continue;
+      }
+      if (auto* end = std::get_if<EndOfTokens>(&event.what)) {
         Handle(*event.stream, *end);
-      } else if (auto* progress = std::get_if<ProgressEvent>(&event.what)) {
+        continue;
+      }
+      event.stream == nullptr ? FlushAll() : FlushTurn(*event.stream);
+      if (auto* progress = std::get_if<ProgressEvent>(&event.what)) {
         sink->OnProgress(*progress);
       } else if (auto* started = std::get_if<std::unique_ptr<StartedEvent>>(&event.what)) {
         sink->OnStarted(std::move(**started));
@@ -42,6 +47,7 @@ bool Emitter::RunOnce() {
       }
     }
   }
+  FlushAll();
   batches_.clear();
   return true;
 }
@@ -68,18 +74,40 @@ void Emitter::Handle(TurnStream& stream, TokenOutput& token, absl::Time time) {
   sample.next_position = token.position + 1;
   generated_tokens_.fetch_add(1, std::memory_order_relaxed);
 
-  DeltaEvent delta;
-  delta.index = token.sample;
-  delta.position = token.position;
-  delta.token_ids.push_back(token.result.token);
+  DeltaEvent& delta = sample.pending;
+  if (delta.token_ids.empty()) {
+    delta.index = token.sample;
+    delta.position = token.position;
+    pending_.emplace_back(&stream, token.sample);
+  }
+  const int32_t id = token.result.token;
+  delta.token_ids.push_back(id);
   if (stream.request().sampling.top_logprobs >= 0) delta.logprobs.push_back(std::move(token.result));
-  TextPiece piece = sample.text.Push(delta.token_ids[0]);
-  delta.text = std::move(piece.text);
-  stream.request().sink->OnDelta(std::move(delta));
+  TextPiece piece = sample.text.Push(id);
+  delta.text += piece.text;
   if (!piece.stop_matched) return;
   sample.stop_matched = *std::move(piece.stop_matched);
   sample.cut = true;
   on_verdict_({stream.turn_id_, token.sample, true, sample.tokens});
+}
+
+void Emitter::FlushSample(TurnStream& stream, int32_t sample) {
+  DeltaEvent& delta = stream.samples_[sample].pending;
+  if (delta.token_ids.empty()) return;
+  stream.request().sink->OnDelta(std::move(delta));
+  delta = DeltaEvent();
+}
+
+void Emitter::FlushTurn(TurnStream& stream) {
+  std::erase_if(pending_, [&stream](const auto& entry) {
+    if (entry.first == &stream) FlushSample(stream, entry.second);
+    return entry.first == &stream;
+  });
+}
+
+void Emitter::FlushAll() {
+  for (const auto& [stream, sample] : pending_) FlushSample(*stream, sample);
+  pending_.clear();
 }
 
 void Emitter::Handle(TurnStream& stream, const EndOfTokens& end) {

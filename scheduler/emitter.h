@@ -1,7 +1,8 @@
 // The emitter thread: turns the engine's tokens into the events of a turn.
 //
 // The engine posts what a step gave in one batch. The emitter makes text of tokens, looks for stop strings
-// and calls the sinks. A turn with stop strings ends in two strokes: the engine says that there are no more
+// and calls the sinks. A round takes all the steps that have gathered and gives a sink one delta for them, so an
+// emitter that is behind does fewer and larger calls. A turn with stop strings ends in two strokes: the engine says that there are no more
 // tokens (EndOfTokens), the emitter answers where the text really ended (a TextVerdict, which it gives at
 // once where a stop string appears), the engine cuts the session there, frees it and posts the end.
 #pragma once
@@ -11,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -42,6 +44,7 @@ class TurnStream {
     TextStream text;
     int32_t tokens = 0;  // given to the sink
     int64_t next_position = 0;
+    DeltaEvent pending;  // tokens of this round that the sink has not got yet
     std::string stop_matched;
     bool cut = false;  // a stop string was found: further tokens are discarded
     absl::Time last_token = absl::InfinitePast();
@@ -119,12 +122,16 @@ class Emitter {
   void Handle(TurnStream& stream, const EndOfTokens& end);
   void Handle(TurnStream& stream, SampleFinishedEvent& event);
   void Handle(TurnEnd& end);
+  static void FlushSample(TurnStream& stream, int32_t sample);
+  void FlushTurn(TurnStream& stream);
+  void FlushAll();
 
   const CoreHooks* const hooks_;
   const Clock* const clock_;
   std::function<void(TextVerdict)> on_verdict_;
   Inbox<EmitterBatch> inbox_;
-  std::vector<EmitterBatch> batches_;  // emitter thread
+  std::vector<EmitterBatch> batches_;                      // emitter thread
+  std::vector<std::pair<TurnStream*, int32_t>> pending_;  // samples with a pending delta; emitter thread
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> generated_tokens_{0};
 };
