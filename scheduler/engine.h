@@ -48,8 +48,8 @@ class Engine {
          const Clock* clock, std::function<std::string()> make_session_id);
   ~Engine();
 
-  // --- any thread
-  // ------------------------------------------------------------------------------------------- Runs `task`
+  // --- any thread ---
+  // Runs `task`
   // on the engine thread, in order of posting. Tasks posted after Stop may be dropped.
   void Post(Task task);
   CoreStatus Status() const;
@@ -60,8 +60,7 @@ class Engine {
   void Run();
   void Stop();
 
-  // --- engine thread: messages
-  // ------------------------------------------------------------------------------
+  // --- engine thread: messages ---
   void Submit(Submission submission);
   // The prompt of a turn that was submitted as text.
   void PromptEncoded(uint64_t turn_id, absl::StatusOr<std::vector<int32_t>> tokens);
@@ -77,8 +76,8 @@ class Engine {
   void Drain(absl::Time deadline, std::function<void()> done);
   void EndEverything(const absl::Status& status);
 
-  // --- engine thread: the loop
-  // ------------------------------------------------------------------------------ Handles the inbox and the
+  // --- engine thread: the loop ---
+  // Handles the inbox and the
   // clock, launches at most one step and collects at most one. False: there is nothing to do before a message
   // or NextWake().
   bool RunOnce();

@@ -31,8 +31,7 @@ enum class FinishReason {
   kError
 };
 
-// --- upwards: the events of a turn
-// ---------------------------------------------------------------------------
+// --- upwards: the events of a turn ---
 struct Restore {  // how the session's earlier state came to be there
   enum class Tier { kNone, kDevice, kRecomputed } tier = Tier::kNone;  // kNone: a new session
   int64_t tokens_restored = 0;
@@ -88,8 +87,7 @@ class TokenSink {
   virtual void OnError(absl::Status status) = 0;  // see runtime/base/errors.h
 };
 
-// --- downwards
-// -----------------------------------------------------------------------------------------------
+// --- downwards ---
 struct TurnRequest {
   std::string request_id;  // unique within the principal; made up by the server when the client gave none
   Principal principal;

@@ -131,8 +131,7 @@ struct HeadArgs {
   float* logits;  // (rows, vocab)
 };
 
-// --- attention, a block of at most 64 tokens at a time
-// --------------------------------------------------------------
+// --- attention, a block of at most 64 tokens at a time ---
 
 // How queries and keys are stored; queries carry the softmax scale.
 enum class Keys { kF32, kBF16, kBF16Dot };  // query float32, float32, bf16; key float32, bf16, bf16

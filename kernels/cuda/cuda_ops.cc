@@ -173,8 +173,7 @@ void CudaOps::Check(const absl::Status& status) {
   if (!status.ok() && status_.ok()) status_ = status;
 }
 
-// --- state memory
-// -------------------------------------------------------------------------------------------
+// --- state memory ---
 
 absl::Status CudaOps::AllocateState(int32_t pages, int32_t open_pages) {
   return slab_.Allocate(pages, open_pages, stream_);
@@ -193,8 +192,7 @@ absl::Status CudaOps::ReadState(PageId page, int32_t layer, Plane plane, int32_t
   return slab_.Read(page, layer, plane, first_row, rows, out);
 }
 
-// --- the life of a step
-// -------------------------------------------------------------------------------------
+// --- the life of a step ---
 
 absl::Status CudaOps::ReserveDevice(DeviceBuffer& buffer, int64_t bytes, const char* what) {
   if (buffer.bytes() >= bytes) return absl::OkStatus();

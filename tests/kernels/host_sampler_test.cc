@@ -50,8 +50,7 @@ std::vector<float> RandomLogits(size_t n, uint32_t seed, float scale) {
   return logits;
 }
 
-// --- Philox
-// ---------------------------------------------------------------------------------------------------
+// --- Philox ---
 
 // Known answers of the authors' library, Random123 (kat_vectors).
 TEST(PhiloxTest, KnownAnswers) {
@@ -79,8 +78,7 @@ TEST(PhiloxTest, UniformDependsOnEachOfItsArguments) {
   }
 }
 
-// --- each parameter
-// -------------------------------------------------------------------------------------------
+// --- each parameter ---
 
 TEST(HostSamplerTest, GreedyTakesTheLowestIdOfEquals) {
   SampleParams greedy{.temperature = 0.0f};
@@ -271,8 +269,7 @@ TEST(HostSamplerTest, LogprobsSumToOne) {
   EXPECT_NEAR(sum / (expected / all), 1.0, 3e-6);
 }
 
-// --- the draw
-// -------------------------------------------------------------------------------------------------
+// --- the draw ---
 
 TEST(HostSamplerTest, DrawDependsOnSeedSampleAndPositionOnly) {
   const std::vector<float> logits = RandomLogits(1000, 1, 1.0f);
@@ -328,8 +325,7 @@ TEST(HostSamplerTest, Frequencies) {
   }
 }
 
-// --- all together, against an oracle that sorts
-// -----------------------------------------------------------------
+// --- all together, against an oracle that sorts ---
 
 struct Oracle {
   std::vector<double> p;  // renormalised, 0 where not kept

@@ -26,8 +26,7 @@ void SimulatedClients::Expect(bool truth, const std::string& promise) {
   if (!truth && result_.failure.empty()) result_.failure = promise;
 }
 
-// --- actions
-// -------------------------------------------------------------------------------------------------
+// --- actions ---
 
 void SimulatedClients::Submit(std::unique_ptr<TurnRequest> request) {
   auto turn = std::make_unique<ClientTurn>();
@@ -144,8 +143,7 @@ std::string SimulatedClients::DescribeLive() const {
   return text;
 }
 
-// --- checks
-// --------------------------------------------------------------------------------------------------
+// --- checks ---
 
 void SimulatedClients::Poll() {
   for (size_t i = 0; i < turns_.size();) {

@@ -19,8 +19,7 @@ class SimulatedClients {
  public:
   explicit SimulatedClients(ToyCore* toy) : toy_(*toy) {}
 
-  // --- actions
-  // ----------------------------------------------------------------------------------------------
+  // --- actions ---
   void Submit(std::unique_ptr<TurnRequest> request);  // gives it an ID and a sink
   // Lets the request continue a session that its principal (rarely: another) knows of, if there is one.
   void ChooseSession(std::mt19937_64& random, TurnRequest* request);
@@ -32,8 +31,7 @@ class SimulatedClients {
   void UnpauseAll();
   void ExpectDeviceFault() { device_may_fail_ = true; }
 
-  // --- checks
-  // -----------------------------------------------------------------------------------------------
+  // --- checks ---
   void Poll();           // verifies the turns that have ended since
   void CheckSessions();  // positions of all sessions. REQUIRES: nothing runs
   void Expect(bool truth, const std::string& promise);

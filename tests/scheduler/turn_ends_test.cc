@@ -141,8 +141,7 @@ TEST(RefusalTest, FullQueueShedsWithADelay) {
   EXPECT_FALSE(sink->over());
 }
 
-// --- every point of a turn's life
-// -----------------------------------------------------------------------------
+// --- every point of a turn's life ---
 
 enum class Point { kTokenizing, kWaiting, kPrefilling, kDecoding };
 std::string Name(const testing::TestParamInfo<Point>& info) {
@@ -290,8 +289,7 @@ TEST_P(EveryPointTest, Shutdown) {
   ExpectError(sink->record(), absl::StatusCode::kUnavailable, "SHUTTING_DOWN", "shuts down");
 }
 
-// --- faults
-// ---------------------------------------------------------------------------------------------------
+// --- faults ---
 
 TEST(FaultTest, NumbersThatAreNotFiniteEndOnlyTheirTurn) {
   ToyCore toy({});
