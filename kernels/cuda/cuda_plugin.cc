@@ -35,10 +35,18 @@ absl::StatusOr<void*> OpenPlugin() {
   return absl::UnavailableError(absl::StrCat("the CUDA backend cannot be loaded: ", reason));
 }
 
+// Looked for before the plugin, which would take 150 MB of cuBLAS into memory to say the same.
+bool HasDriver() {
+  void* const driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+  if (driver != nullptr) dlclose(driver);
+  return driver != nullptr;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Ops>> LoadCudaOps(const ModelShape& shape, const ModelTensors& tensors,
                                                  const OpsOptions& options) {
+  if (!HasDriver()) return absl::UnavailableError("CUDA backend: there is no NVIDIA driver");
   absl::StatusOr<void*> plugin = OpenPlugin();
   if (!plugin.ok()) return plugin.status();
   const auto create = reinterpret_cast<CreateCudaOpsEntry>(dlsym(*plugin, kCreateCudaOpsSymbol));
