@@ -57,6 +57,7 @@ struct StepResult {
   std::vector<OutputResult> outputs;  // as StepBatch::outputs
   double device_seconds = 0;          // time that the device (or, on the CPU, the ops) spent on this step
   uint64_t state_saturations = 0;     // values of s that did not fit fp16 in this step
+  double cpu_seconds = 0;             // CPU time in the ops, all threads, since the step before; Model fills it
 };
 
 // Limits that a backend is created with; constant afterwards.
@@ -133,6 +134,9 @@ class Ops {
   // The logits (vocab) of output i of the step collected last, for checks and tools. INVALID_ARGUMENT for an i out
   // of range; only steps with at most max_output_rows outputs keep them.
   virtual absl::StatusOr<std::vector<float>> ReadLogits(int32_t output) = 0;
+
+  // CPU time, so far, of the threads that the backend runs beside its caller's.
+  virtual double WorkerCpuSeconds() const { return 0; }
 
   // --- for benches ----------------------------------------------------------------------------------------
   // Takes up to a second; only between steps. Zeros: not measured.

@@ -203,10 +203,13 @@ std::string CountTables(const Result& r) {
                                              1e6 * r.client_cpu_seconds / tokens)));
   if (const auto& f = r.server_figures) {
     const double seconds = std::max(f->seconds, 1e-9), steps = std::max<double>(f->steps, 1);
+    const double generated = std::max<double>(f->generated_tokens, 1);
     absl::StrAppend(
         &html,
-        Row("server CPU", absl::StrFormat("%.2f cores, %.1f us a generated token", f->cpu_seconds / seconds,
-                                          1e6 * f->cpu_seconds / std::max<double>(f->generated_tokens, 1))),
+        Row("server CPU",
+            absl::StrFormat("%.2f cores, %.1f us a generated token, %.1f of them outside the ops",
+                            f->cpu_seconds / seconds, 1e6 * f->cpu_seconds / generated,
+                            1e6 * (f->cpu_seconds - f->ops_cpu_seconds) / generated)),
         Row("server memory, resident", FormatBytes(f->resident_bytes)),
         Row("steps", absl::StrFormat("%d, %.3f ms mean, %.1f tokens generated each", f->steps,
                                      1e3 * f->step_seconds / steps, f->generated_tokens / steps)),

@@ -33,6 +33,7 @@ Json Server(const ServerFigures& f) {
           {"step_seconds", f.step_seconds},
           {"device_seconds", f.device_seconds},
           {"cpu_seconds", f.cpu_seconds},
+          {"ops_cpu_seconds", f.ops_cpu_seconds},
           {"resident_bytes", f.resident_bytes}};
 }
 

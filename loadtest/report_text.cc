@@ -26,12 +26,14 @@ std::string ServerLines(const ServerFigures& f) {
       "                          %.1f tokens generated a step; %d cached, %d recomputed, %d discarded "
       "tokens; "
       "%d preemptions, %d evictions\n"
-      "                          CPU %.2f cores, %.1f us a generated token; %s resident\n",
+      "                          CPU %.2f cores, %.1f us a generated token, %.1f of them outside the ops; "
+      "%s resident\n",
       f.steps, 1e3 * f.step_seconds / steps, 100 * f.device_seconds / seconds,
       100 * f.device_seconds / std::max(f.step_seconds, 1e-9),
       static_cast<double>(f.generated_tokens) / steps, f.cached_tokens, f.recomputed_tokens,
       f.discarded_tokens, f.preemptions, f.state_evictions, f.cpu_seconds / seconds,
-      1e6 * f.cpu_seconds / tokens, FormatBytes(f.resident_bytes));
+      1e6 * f.cpu_seconds / tokens, 1e6 * (f.cpu_seconds - f.ops_cpu_seconds) / tokens,
+      FormatBytes(f.resident_bytes));
 }
 
 }  // namespace

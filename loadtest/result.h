@@ -21,7 +21,7 @@ struct ServerFigures {
   double seconds = 0;  // between the two statuses that were compared
   uint64_t steps = 0, prompt_tokens = 0, cached_tokens = 0, recomputed_tokens = 0, generated_tokens = 0;
   uint64_t discarded_tokens = 0, state_evictions = 0, preemptions = 0;
-  double step_seconds = 0, device_seconds = 0, cpu_seconds = 0;
+  double step_seconds = 0, device_seconds = 0, cpu_seconds = 0, ops_cpu_seconds = 0;
   int64_t resident_bytes = 0;  // at the end
 };
 

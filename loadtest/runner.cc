@@ -143,6 +143,7 @@ std::optional<ServerFigures> ServerDifference(const std::vector<Result::ServerPo
   figures.preemptions = b.preemptions() - a.preemptions();
   figures.step_seconds = seconds(b.step_time(), a.step_time());
   figures.device_seconds = seconds(b.device_time(), a.device_time());
+  figures.ops_cpu_seconds = seconds(b.ops_cpu_time(), a.ops_cpu_time());
   figures.cpu_seconds = seconds(last->status.process().cpu_time(), first->status.process().cpu_time());
   figures.resident_bytes = last->status.process().resident_bytes();
   return figures;

@@ -1,13 +1,26 @@
 #include "runtime/model.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <utility>
 
 namespace sessa {
+namespace {
+
+// CPU time of the calling thread.
+double ThreadCpuSeconds() {
+  timespec time;
+  if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time) != 0) return 0;
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+}  // namespace
 
 Model::Model(std::unique_ptr<Ops> ops) : ops_(std::move(ops)) {}
 
 void Model::Launch(const StepBatch& batch) {
+  const double before = ThreadCpuSeconds();
   ops_->BeginStep(batch);
   while (ops_->NextPass()) {
     ops_->Embed();  // x_0 = embed[token]
@@ -15,6 +28,7 @@ void Model::Launch(const StepBatch& batch) {
     RunHead();
   }
   ops_->EndStep();
+  cpu_seconds_ += ThreadCpuSeconds() - before;
 }
 
 // x_{l+1} = x_l + (s * g) W_out^T + b_out, where s = Mixer(GELU(a)) and [a, g] = LayerNorm(x_l) W_in^T +
@@ -41,6 +55,15 @@ void Model::RunHead() {
   }
 }
 
-absl::StatusOr<StepResult> Model::Collect() { return ops_->Collect(); }
+absl::StatusOr<StepResult> Model::Collect() {
+  const double before = ThreadCpuSeconds();
+  absl::StatusOr<StepResult> result = ops_->Collect();
+  if (!result.ok()) return result;
+  const double workers = ops_->WorkerCpuSeconds();
+  result->cpu_seconds = cpu_seconds_ + ThreadCpuSeconds() - before + workers - worker_cpu_seconds_;
+  cpu_seconds_ = 0;
+  worker_cpu_seconds_ = workers;
+  return result;
+}
 
 }  // namespace sessa

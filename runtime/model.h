@@ -27,6 +27,8 @@ class Model {
   void RunHead();
 
   const std::unique_ptr<Ops> ops_;
+  double cpu_seconds_ = 0;         // of this thread, in ops, not told yet
+  double worker_cpu_seconds_ = 0;  // of the backend's own threads, told so far
 };
 
 }  // namespace sessa

@@ -63,6 +63,7 @@ struct CoreStatus {
 struct StepReport {
   int32_t decode_rows = 0, prefill_rows = 0, segments = 0;
   absl::Duration total, device;  // wall time of the step, and of the ops within it
+  absl::Duration ops_cpu;        // CPU time of the ops, all threads
 };
 // What a turn did; reported by the emitter thread when it ends.
 struct TurnReport {

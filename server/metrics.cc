@@ -124,6 +124,9 @@ struct Metrics::Families {
           .Register(registry);
   Histogram& step_whole = step_duration.Add({{"phase", "step"}}, kLatency);
   Histogram& step_device = step_duration.Add({{"phase", "device"}}, kLatency);
+  Counter& ops_cpu = MakeCounter(registry, "sessa_ops_cpu_seconds_total",
+                                 "CPU time of the backend's work, all threads. What is left of "
+                                 "process_cpu_seconds_total is the cost of serving.");
   Histogram& step_tokens = MakeHistogram(registry, "sessa_step_batch_tokens",
                                          "Rows of a step: decoding tokens and prompt tokens.", kTokens);
   Counter& preemptions =
@@ -204,6 +207,7 @@ Metrics::~Metrics() = default;
 void Metrics::OnStep(const StepReport& report) {
   families_->step_whole.Observe(Seconds(report.total));
   families_->step_device.Observe(Seconds(report.device));
+  families_->ops_cpu.Increment(Seconds(report.ops_cpu));
   families_->step_tokens.Observe(report.decode_rows + report.prefill_rows);
 }
 

@@ -67,6 +67,7 @@ void FillTotals(const StatusSource::Mark& now, v1::ServerStatus::Totals* out) {
   out->set_nonfinite_rows(core.nonfinite_rows);
   *out->mutable_step_time() = ToProto(now.steps.step_time);
   *out->mutable_device_time() = ToProto(now.steps.device_time);
+  *out->mutable_ops_cpu_time() = ToProto(now.steps.ops_cpu_time);
 }
 
 void FillProcess(v1::ServerStatus::Process* out) {
@@ -82,6 +83,7 @@ void StepTotals::Add(const StepReport& report) {
   MutexLock lock(&mutex_);
   values_.step_time += report.total;
   values_.device_time += report.device;
+  values_.ops_cpu_time += report.ops_cpu;
   values_.last = report;
 }
 

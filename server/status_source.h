@@ -17,7 +17,7 @@ namespace sessa {
 class StepTotals {
  public:
   struct Values {
-    absl::Duration step_time, device_time;
+    absl::Duration step_time, device_time, ops_cpu_time;
     StepReport last;
   };
   void Add(const StepReport& report);

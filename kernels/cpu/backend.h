@@ -63,6 +63,7 @@ class Backend final : public Ops {
   absl::StatusOr<StepResult> Collect() override { return std::move(result_); }
 
   bool CanRunAhead(const SampleParams&) const override { return false; }
+  double WorkerCpuSeconds() const override { return pool_.WorkerCpuSeconds(); }
   absl::StatusOr<std::vector<float>> ReadLogits(int32_t output) override;
 
   DeviceRates MeasureRates() override;

@@ -1,6 +1,7 @@
 #include "kernels/cpu/worker_pool.h"
 
 #include <pthread.h>
+#include <time.h>
 
 #include <chrono>
 #include <string>
@@ -37,6 +38,21 @@ WorkerPool::~WorkerPool() {
   wake_.fetch_add(1);
   wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
+}
+
+double WorkerPool::WorkerCpuSeconds() const {
+  double seconds = 0;
+#if defined(__linux__)
+  for (const std::thread& worker : workers_) {
+    clockid_t clock;
+    timespec time;
+    // native_handle is not const, though it changes nothing
+    const pthread_t thread = const_cast<std::thread&>(worker).native_handle();
+    if (pthread_getcpuclockid(thread, &clock) != 0 || clock_gettime(clock, &time) != 0) continue;
+    seconds += static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  }
+#endif
+  return seconds;
 }
 
 void WorkerPool::RunJob(int items, Function function, const void* context) {

@@ -22,6 +22,7 @@ class WorkerPool {
   WorkerPool& operator=(const WorkerPool&) = delete;
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  double WorkerCpuSeconds() const;  // CPU time of the workers so far, spinning included
 
   // Calls body(item, thread) once for every item in [0, items), thread in [0, threads()), in no particular
   // order; returns when all have returned. What they wrote is then visible to the caller and to every later

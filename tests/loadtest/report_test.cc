@@ -36,6 +36,17 @@ Result MakeResult() {
   return r;
 }
 
+TEST(TextReport, TellsTheCostOfServingFromTheWorkOfTheModel) {
+  Result result = MakeResult();
+  ServerFigures& server = result.server_figures.emplace();
+  server.seconds = 10;
+  server.generated_tokens = 1000;
+  server.cpu_seconds = 15;
+  server.ops_cpu_seconds = 14.9;
+  const std::string text = TextReport(result);
+  EXPECT_THAT(text, HasSubstr("CPU 1.50 cores, 15000.0 us a generated token, 100.0 of them outside the ops"));
+}
+
 TEST(TextReport, HoldsRatesLatenciesAndErrors) {
   const std::string text = TextReport(MakeResult());
   EXPECT_THAT(text, HasSubstr("1000 (100/s)"));

@@ -58,6 +58,8 @@ class RecordingOps : public Ops {
   void EndStep() override { Note("EndStep"); }
   absl::StatusOr<StepResult> Collect() override { return StepResult(); }
   bool CanRunAhead(const SampleParams&) const override { return false; }
+  double WorkerCpuSeconds() const override { return worker_cpu_seconds; }
+  double worker_cpu_seconds = 0;
   absl::StatusOr<std::vector<float>> ReadLogits(int32_t) override { return std::vector<float>(); }
 
  private:
@@ -129,6 +131,28 @@ TEST(Model, AStepWithoutOutputsHasNoHead) {
   model.Launch(batch);
   EXPECT_EQ(ops.counts["Head"], 0);
   EXPECT_EQ(ops.counts["Sample"], 0);
+}
+
+// CPU time of the backend's own threads is told once, whatever the order of launches and collections.
+TEST(Model, TellsTheCpuTimeOfTheOps) {
+  auto owned = std::make_unique<RecordingOps>(1, 8, 1);
+  RecordingOps* ops = owned.get();
+  Model model(std::move(owned));
+  const StepBatch batch;
+  ops->worker_cpu_seconds = 100;
+  model.Launch(batch);
+  const absl::StatusOr<StepResult> first = model.Collect();
+  ASSERT_TRUE(first.ok());
+  EXPECT_GT(first->cpu_seconds, 100);  // and this thread's own
+  EXPECT_LT(first->cpu_seconds, 150);
+  model.Launch(batch);
+  model.Launch(batch);
+  ops->worker_cpu_seconds = 300;
+  const absl::StatusOr<StepResult> second = model.Collect();
+  const absl::StatusOr<StepResult> third = model.Collect();
+  ASSERT_TRUE(second.ok() && third.ok());
+  EXPECT_GT(second->cpu_seconds, 200);
+  EXPECT_LT(third->cpu_seconds, 50);
 }
 
 }  // namespace

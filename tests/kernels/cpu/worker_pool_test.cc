@@ -76,4 +76,18 @@ TEST_P(WorkerPoolTest, SharesTheWork) {
 }
 
 }  // namespace
+TEST(WorkerPool, CountsTheCpuTimeOfItsWorkersOnly) {
+  EXPECT_EQ(WorkerPool(1).WorkerCpuSeconds(), 0);
+  WorkerPool pool(2);
+  const double before = pool.WorkerCpuSeconds();
+  std::atomic<int> finished{0};
+  std::atomic<bool> worker_took_one{false};
+  pool.Run(2, [&](int, int thread) {
+    if (thread == 1) worker_took_one.store(true);
+    ++finished;
+    while (!worker_took_one.load() || finished.load() < 2) std::this_thread::yield();
+  });
+  EXPECT_GT(pool.WorkerCpuSeconds(), before);
+}
+
 }  // namespace sessa::cpu
