@@ -89,11 +89,17 @@ void Engine::FillPlanInput(absl::Time now) {
     }
   }
   int32_t decoding = 0, waiting = 0;
+  double places = 0;
   for (const PlanSequence& s : plan_input_.sequences) {
     if (!s.runnable || s.length <= s.computed) continue;
-    (s.resident && s.length - s.computed == 1 ? decoding : waiting) += 1;
+    if (s.resident && s.length - s.computed == 1) {
+      ++decoding;
+    } else {
+      ++waiting;
+      places += static_cast<double>(s.computed);
+    }
   }
-  plan_input_.max_prefill_rows = governor_.MaxPrefillRows(decoding, waiting);
+  plan_input_.max_prefill_rows = governor_.MaxPrefillRows(decoding, waiting, places / std::max(1, waiting));
   AgePriorities(now);
   AddIdle();
 }

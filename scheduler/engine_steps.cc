@@ -121,14 +121,21 @@ void Engine::CollectStep() {
   totals_.state_saturations += result->state_saturations;
   Publish(*step, *result, now);
   StepReport report;
+  PrefillChunk chunk;
   for (const Segment& segment : step->batch.segments) {
-    (segment.rows == 1 ? report.decode_rows : report.prefill_rows) += segment.rows;
+    if (segment.rows == 1) {
+      ++report.decode_rows;
+    } else {
+      chunk.Add(segment.start, segment.rows);
+    }
   }
-  governor_.Observe(report.decode_rows, report.prefill_rows, result->device_seconds);
+  report.prefill_rows = chunk.rows;
+  governor_.Observe(report.decode_rows, chunk, result->device_seconds);
   if (hooks_->on_step) {
     report.segments = static_cast<int32_t>(step->batch.segments.size());
     report.total = now - step->launched;
     report.device = absl::Seconds(result->device_seconds);
+    report.ops_cpu = absl::Seconds(result->cpu_seconds);
     hooks_->on_step(report);
   }
   step->work.clear();
