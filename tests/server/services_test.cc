@@ -16,27 +16,11 @@
 #include "absl/time/clock.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "tests/server/fake_core.h"
+#include "tests/server/letters_model.h"
 #include "tests/server/test_daemon.h"
 
 namespace sessa {
 namespace {
-
-class LettersTokenizer : public Tokenizer {
- public:
-  int32_t vocab_size() const override { return 128; }
-  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const override {
-    return std::vector<int32_t>(text.begin(), text.end());
-  }
-  absl::string_view TokenBytes(int32_t id) const override {
-    for (int i = 0; i < 128; ++i) bytes_[i] = static_cast<char>(i);
-    return id == 0 ? "" : absl::string_view(&bytes_[id], 1);
-  }
-  absl::string_view TokenName(int32_t id) const override { return id == 0 ? "<s>" : TokenBytes(id); }
-  bool IsSpecial(int32_t id) const override { return id == 0; }
-
- private:
-  mutable char bytes_[128] = {};
-};
 
 class ServicesTest : public testing::Test {
  protected:
@@ -44,17 +28,9 @@ class ServicesTest : public testing::Test {
 
   void Start(DaemonOptions options = TestOptions()) {
     daemon_.reset();
-    ServedModel model;
     auto core = std::make_unique<FakeCore>();
     core_ = core.get();
-    model.core = std::move(core);
-    model.tokenizer = std::make_shared<LettersTokenizer>();
-    model.limits.vocab = 128;
-    model.limits.max_context = 1000;
-    model.limits.max_token_bytes = 1;
-    model.limits.has_tokenizer = true;
-    model.description.set_name("letters");
-    model.description.set_backend("fake");
+    ServedModel model = LettersModel(std::move(core));
     auto daemon = Daemon::Start(options, std::move(model), &telemetry_.emplace_back());
     ASSERT_TRUE(daemon.ok()) << daemon.status();
     daemon_ = *std::move(daemon);
