@@ -98,8 +98,9 @@ absl::Status CudaOps::Start(const ModelTensors& tensors) {
   prefill_limits_.max_rows = options_.max_rows;
   prefill_limits_.max_segments = options_.max_segments;
   prefill_limits_.tensor_cores = device->major == 9;
+  prefill_limits_.multiprocessors = multiprocessors_;
   decode_context_ = {stream_, device->major >= 9};
-  prefill_context_ = {stream_, false};
+  prefill_context_ = {stream_, device->major >= 9};
   status = StartBuffers();
   if (!status.ok()) return status;
   return Describe(*device);

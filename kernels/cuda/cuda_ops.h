@@ -16,6 +16,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lt_gemm.h"
 #include "kernels/cuda/prefill.h"
+#include "kernels/cuda/prefill_linear.h"
 #include "kernels/cuda/state_slab.h"
 #include "kernels/cuda/step_tables.h"
 #include "kernels/cuda/weights.h"
@@ -110,8 +111,11 @@ class CudaOps : public Ops {
   int32_t LogitsRow(int32_t first) const;
   AttentionParams DecodeAttention(int32_t layer) const;
   PrefillContext Prefill(int32_t layer) const;
-  PrefillFeedbackParams PrefillFeedback() const;
-  // y = X W^T with an epilogue: fused for decode, over cuBLASLt's product for prefill.
+  // Whether the prefill solve makes f and u itself.
+  bool SolveFuses() const;
+  PrefillFeedbackParams PrefillFeedback(int32_t layer) const;
+  PrefillLinear PrefillProduct(const Matrix& matrix, const void* x) const;
+  // y = X W^T with an epilogue: fused, or over cuBLASLt's product (prefill on other cards or in float32 state).
   template <typename Epilogue>
   void Linear(const Matrix& matrix, const void* x, const Epilogue& epilogue, const char* what);
   SampleResult* device_results() const {

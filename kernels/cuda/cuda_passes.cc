@@ -29,12 +29,19 @@ int32_t CudaOps::LogitsRow(int32_t first) const {
   return static_cast<int32_t>(step_->batch->outputs.size()) <= info_.max_output_rows ? first : 0;
 }
 
+PrefillLinear CudaOps::PrefillProduct(const Matrix& matrix, const void* x) const {
+  return {matrix.weight, x, matrix.outputs, weights_.pitch(), pass_rows(), multiprocessors_};
+}
+
 template <typename Epilogue>
 void CudaOps::Linear(const Matrix& matrix, const void* x, const Epilogue& epilogue, const char* what) {
   const int32_t rows = pass_rows(), pitch = weights_.pitch();
   if (decode() || shape_.width % 8 != 0) {
     const DecodeGemm gemm{matrix.weight, x, matrix.outputs, rows, pitch};
     return Check(LaunchDecodeGemm(gemm, epilogue, decode() ? decode_context_ : prefill_context_), what);
+  }
+  if (FastLinearShape(prefill_limits_)) {
+    return Check(LaunchPrefillLinear(PrefillProduct(matrix, x), epilogue, stream_), what);
   }
   LtGemm::Operands operands;
   operands.weight = matrix.weight;
@@ -135,15 +142,32 @@ PrefillContext CudaOps::Prefill(int32_t layer) const {
   return context;
 }
 
-PrefillFeedbackParams CudaOps::PrefillFeedback() const {
-  return {a_.qb_bf16, a_.gamma, a_.f, a_.s, device_saturations()};
+bool CudaOps::SolveFuses() const {
+  return FastLinearShape(prefill_limits_) && shape_.has_out_proj() && step_->prefill.fuses;
+}
+
+PrefillFeedbackParams CudaOps::PrefillFeedback(int32_t layer) const {
+  PrefillFeedbackParams params;
+  params.qb = a_.qb_bf16;
+  params.gamma = a_.gamma;
+  params.saturations = device_saturations();
+  if (SolveFuses()) {
+    params.o = a_.o_bf16;
+    params.out_weight = weights_.layer(layer).out.weight;
+    params.g = a_.g;
+    params.u = a_.u;
+  } else {
+    params.f = a_.f;
+    params.s = a_.s;
+  }
+  return params;
 }
 
 void CudaOps::Attend(int32_t layer) {
   if (!decode()) {
     const PrefillContext context = Prefill(layer);
     Check(LaunchPrefillForward(context, {a_.q_bf16, a_.o_bf16}, stream_), "prefill attention");
-    Check(LaunchPrefillPrepare(context, PrefillFeedback(), stream_), "prefill feedback");
+    Check(LaunchPrefillPrepare(context, PrefillFeedback(layer), stream_), "prefill feedback");
     return;
   }
   const AttentionParams params = DecodeAttention(layer);
@@ -167,7 +191,10 @@ void CudaOps::FeedbackOut(int32_t layer) {
                                           slab_.Layer(layer),
                                           device_saturations(),
                                           pitch};
-    if (shape_.has_out_proj()) return Linear(w.out, a_.o_bf16, epilogue, "out_proj");
+    if (shape_.has_out_proj()) {
+      const DecodeGemm gemm{w.out.weight, a_.o_bf16, w.out.outputs, rows, pitch};
+      return Check(LaunchDecodeGemm(gemm, epilogue, decode_context_), "out_proj");
+    }
     return Check(LaunchEpilogue(Product{a_.f, width, rows, width}, epilogue, decode_context_), "feedback");
   }
   if (!shape_.has_out_proj()) {
@@ -177,6 +204,11 @@ void CudaOps::FeedbackOut(int32_t layer) {
     Check(LaunchRepitch(a_.o_bf16, a_.o_padded, rows, width, pitch, prefill_context_), "out_proj");
     const DecodeGemm gemm{w.out.weight, a_.o_padded, width, rows, pitch};
     return Check(LaunchDecodeGemm(gemm, StoreEpilogueParams{a_.f, width}, prefill_context_), "out_proj");
+  }
+  if (SolveFuses()) return;
+  if (FastLinearShape(prefill_limits_)) {
+    const StoreEpilogueParams epilogue{a_.f, width};
+    return Check(LaunchPrefillLinear(PrefillProduct(w.out, a_.o_bf16), epilogue, stream_), "out_proj");
   }
   LtGemm::Operands operands;
   operands.weight = w.out.weight;
@@ -189,7 +221,7 @@ void CudaOps::FeedbackOut(int32_t layer) {
 
 void CudaOps::PrefillSolve(int32_t layer) {
   if (decode()) return;
-  Check(LaunchPrefillSolve(Prefill(layer), PrefillFeedback(), stream_), "prefill solve");
+  Check(LaunchPrefillSolve(Prefill(layer), PrefillFeedback(layer), stream_), "prefill solve");
 }
 
 void CudaOps::ResidualOut(int32_t layer) {
@@ -198,8 +230,13 @@ void CudaOps::ResidualOut(int32_t layer) {
   const ResidualEpilogueParams epilogue{w.residual.bias, a_.x, width};
   const DecodeGemm gemm{w.residual.weight, a_.u, width, rows, pitch};
   if (decode()) return Check(LaunchDecodeGemm(gemm, epilogue, decode_context_), "W_out");
-  Check(LaunchGate(a_.s, a_.g, a_.u, rows, width, pitch, prefill_context_), "gate");
+  if (!SolveFuses()) {
+    Check(LaunchGate(a_.s, a_.g, a_.u, rows, width, pitch, prefill_context_), "gate");
+  }
   if (width % 8 != 0) return Check(LaunchDecodeGemm(gemm, epilogue, prefill_context_), "W_out");
+  if (FastLinearShape(prefill_limits_)) {
+    return Check(LaunchPrefillLinear(PrefillProduct(w.residual, a_.u), epilogue, stream_), "W_out");
+  }
   LtGemm::Operands operands;
   operands.weight = w.residual.weight;
   operands.x = a_.u;

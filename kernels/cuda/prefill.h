@@ -93,6 +93,7 @@ struct PrefillPlan {
   };
   std::vector<Solve> solve;  // in order
   bool substitutes = false;  // some fast segments are short and solved row by row
+  bool fuses = false;        // Solve can make f from o, and u from s
 };
 
 // Plans a step. `segments` lie within the limits; `table` has PrefillTableBytes.
@@ -115,11 +116,16 @@ struct PrefillForwardParams {
   void* o = nullptr;        // (rows, D) bf16
 };
 
+// All but qb and gamma are LaunchPrefillSolve's alone.
 struct PrefillFeedbackParams {
   const void* qb = nullptr;                   // (rows, D) bf16
   const float* gamma = nullptr;               // (rows)
-  const float* f = nullptr;                   // (rows, D); read by LaunchPrefillSolve only
-  float* s = nullptr;                         // (rows, D); written by LaunchPrefillSolve only
+  const float* f = nullptr;                   // (rows, D); null, where plan.fuses: f = o W_o^T
+  const void* o = nullptr;                    // (rows, D) bf16
+  const void* out_weight = nullptr;           // (D, D) bf16
+  float* s = nullptr;                         // (rows, D); null, where plan.fuses: u is wanted instead
+  const float* g = nullptr;                   // (rows, D)
+  void* u = nullptr;                          // (rows, D) bf16: u = s * g
   unsigned long long* saturations = nullptr;  // device counter: values of s beyond fp16 (stored as +-65504)
 };
 
@@ -142,8 +148,8 @@ cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFee
                                  cudaStream_t stream);
 
 // s_t = f_t + gamma_t sum_{j<t} softmax_{j<t}(qb_t . kb_j D^-1/2) s_j (s_0 = f_0) for the segments' rows.
-// Writes s in float32 to params.s, to the pages in their type and, compact, to the open page the rows of the
-// segment's last block when that block is unfinished. A position's s is read as fp16 or better.
+// Writes s in float32 to params.s (or u), to the pages in their type and, compact, to the open page the rows
+// of the segment's last block when that block is unfinished. A position's s is read as fp16 or better.
 cudaError_t LaunchPrefillSolve(const PrefillContext& context, const PrefillFeedbackParams& params,
                                cudaStream_t stream);
 

@@ -109,11 +109,13 @@ cudaError_t LaunchPrefillSolve(const PrefillContext& context, const PrefillFeedb
   Sequence sequence;
   if (plan.fast_segments > 0) {
     const PrefillBuffers buffers = ResolveBuffers(context);
-    const SolveOperands operands{params.f, params.s, params.saturations};
+    const SolveOperands operands{params.f, params.o, params.out_weight,  params.s,
+                                 params.g, params.u, params.saturations, context.limits->max_rows};
     sequence.Run([&] {
       if (plan.planes == 1) {
-        return LaunchProduct(buffers, ProductKind::kRight, plan.tile_columns,
-                             ProductTiles(context, plan.right), plan.right.count, operands, stream);
+        return LaunchProduct(buffers, params.f == nullptr ? ProductKind::kRightOut : ProductKind::kRight,
+                             plan.tile_columns, ProductTiles(context, plan.right), plan.right.count, operands,
+                             stream);
       }
       return LaunchRightSide(buffers, List<SolveRows>(context, plan.offsets.rows), plan.rows.count, params.f,
                              stream);

@@ -49,16 +49,22 @@ cudaError_t LaunchWeightNorm(const PrefillBuffers& buffers, const SolveRows* row
 enum class ProductKind {
   kPast,         // planes = [planes * rescale +] P~ s of closed pages
   kRight,        // r = f + sigma * (the same): the right-hand side at once, where sums are not split
+  kRightOut,     // r = o W_o^T + sigma * (the same)
   kInverseLeft,  // T = sigma (P21 + P21 W11)
   kInverse,      // W21 = T + W22 T
   kUpdate,       // r += sigma P~ s of rows solved before
   kLeaf,         // s = r + W r
 };
 
+// Of the rows of the step, (rows, D): see PrefillFeedbackParams.
 struct SolveOperands {
-  const float* f = nullptr;  // (rows of the step, D)
-  float* s = nullptr;        // (rows of the step, D)
+  const float* f = nullptr;
+  const void *o = nullptr, *out_weight = nullptr;
+  float* s = nullptr;
+  const float* g = nullptr;
+  void* u = nullptr;
   unsigned long long* saturations = nullptr;
+  int32_t rows = 0;  // that the arrays have
 };
 
 cudaError_t LaunchProduct(const PrefillBuffers& buffers, ProductKind product, int tile_columns,

@@ -3,6 +3,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "kernels/cuda/prefill_linear.h"
 #include "kernels/cuda/prefill_tables.h"
 
 namespace sessa::cuda {
@@ -360,6 +361,10 @@ bool FastForwardShape(const PrefillLimits& limits) {
   return limits.tensor_cores && limits.state == StateDtype::kCompact && (width == 64 || width == 128);
 }
 
+bool FastLinearShape(const PrefillLimits& limits) {
+  return FastFeedbackShape(limits) && limits.shape.head_width() % 8 == 0;
+}
+
 WorkspaceLayout MakeWorkspaceLayout(const PrefillLimits& limits) {
   WorkspaceLayout layout{};
   const bool fast = FastFeedbackShape(limits);
@@ -402,6 +407,7 @@ PrefillPlan PlanPrefill(const PrefillLimits& limits, const PrefillSegment* segme
     ChooseSplits(limits, workspace, &plan, &lists);
     AddPanels(limits, &plan, &lists);
     AddSolve(limits, &plan, &lists);
+    plan.fuses = plan.plain_segments.empty() && plan.planes == 1 && plan.panels.size() == 1;
   }
   AddForwardTiles(&plan, limits, &lists);
   char* bytes = static_cast<char*>(table);

@@ -35,6 +35,8 @@ cudaError_t LaunchProduct(const PrefillBuffers& buffers, ProductKind product, in
       return launch(ByColumns<ProductKind::kPast>);
     case ProductKind::kRight:
       return launch(ByColumns<ProductKind::kRight>);
+    case ProductKind::kRightOut:
+      return launch(ByColumns<ProductKind::kRightOut>);
     case ProductKind::kInverseLeft:
       return launch(ByColumns<ProductKind::kInverseLeft>);
     case ProductKind::kInverse:

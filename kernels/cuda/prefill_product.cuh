@@ -14,14 +14,19 @@ template <ProductKind kProduct, int kTileColumns>
 struct ProductOp {
   static constexpr int kColumns = kTileColumns;
   static constexpr int kTransposeB = 1;
-  static constexpr bool kFromPages = kProduct == ProductKind::kPast || kProduct == ProductKind::kRight;
+  static constexpr bool kFromPages =
+      kProduct == ProductKind::kPast || kProduct == ProductKind::kRight || kProduct == ProductKind::kRightOut;
+  static constexpr bool kConstantB = false;
+  static constexpr bool kThenLinear = kProduct == ProductKind::kRightOut;
   using Element = __half;
   using Tile = ProductTile;
   struct Source {
     const int32_t* pages;
+    int o_row;  // of the tile's first row; may lie before the first (those rows belong to no one)
   };
 
   CUtensorMap a, b;
+  CUtensorMap o, out_weight;  // kRightOut
   const ProductTile* tiles;
   int count;
   PrefillBuffers buffers;
@@ -30,33 +35,56 @@ struct ProductOp {
   __device__ void Prefetch() const {
     PrefetchMap(&a);
     PrefetchMap(&b);
+    if constexpr (kThenLinear) {
+      PrefetchMap(&o);
+      PrefetchMap(&out_weight);
+    }
   }
+
+  __device__ Tile TileAt(int index) const { return tiles[index]; }
 
   __device__ int Steps(const Tile& tile) const { return tile.steps; }
 
+  __device__ int LinearSteps(const Tile&) const { return (buffers.D + kStepDepth - 1) / kStepDepth; }
+
   __device__ Source Prepare(const Tile& tile) const {
-    if (!kFromPages) return {nullptr};
-    return {buffers.page_table + buffers.segments[tile.segment].page_begin + tile.b_row / kPageTokens};
+    if constexpr (kFromPages) {
+      const DeviceSegment& segment = buffers.segments[tile.segment];
+      return {buffers.page_table + segment.page_begin + tile.b_row / kPageTokens,
+              segment.first_row - segment.lead + tile.extra / 2};
+    }
+    return {nullptr, 0};
   }
 
-  __device__ void Load(const Tile& tile, const Source& source, int step, uint8_t* to_a, uint8_t* to_b,
-                       uint64_t* barrier) const {
-    CopyBox(to_a, &a, barrier, tile.a_column + step * kStepDepth, tile.a_row);
+  __device__ void LoadA(const Tile& tile, const Source& source, int step, uint8_t* to,
+                        uint64_t* barrier) const {
+    if (kThenLinear && step >= tile.steps) {
+      CopyBox(to, &o, barrier, (step - tile.steps) * kStepDepth, source.o_row);
+    } else {
+      CopyBox(to, &a, barrier, tile.a_column + step * kStepDepth, tile.a_row);
+    }
+  }
+
+  __device__ void LoadB(const Tile& tile, const Source& source, int step, uint8_t* to,
+                        uint64_t* barrier) const {
+    if (kThenLinear && step >= tile.steps) {
+      return CopyBox(to, &out_weight, barrier, (step - tile.steps) * kStepDepth, tile.b_column);
+    }
     const int page = kFromPages ? source.pages[step] : 0;
 #pragma unroll
     for (int n = 0; n < kColumns; n += 64) {
-      uint8_t* to = to_b + n / 64 * kBoxBytes;
       if constexpr (kFromPages) {
-        CopyBox(to, &b, barrier, tile.b_column + n, 0, page);
+        CopyBox(to + n / 64 * kBoxBytes, &b, barrier, tile.b_column + n, 0, page);
       } else {
-        CopyBox(to, &b, barrier, tile.b_column + n, tile.b_row + step * kStepDepth);
+        CopyBox(to + n / 64 * kBoxBytes, &b, barrier, tile.b_column + n, tile.b_row + step * kStepDepth);
       }
     }
   }
 
   // Whether the values that the sums join are loaded while the tile is multiplied (or, for want of registers,
   // afterwards).
-  static constexpr bool kPreload = kProduct != ProductKind::kPast && kColumns <= 128;
+  static constexpr bool kPreload =
+      kProduct != ProductKind::kPast && kProduct != ProductKind::kRightOut && kColumns <= 128;
   static constexpr bool kOldIsHalf =
       kProduct == ProductKind::kInverseLeft || kProduct == ProductKind::kInverse;
   using Old = std::conditional_t<kOldIsHalf, __half2, float2>;
@@ -67,8 +95,10 @@ struct ProductOp {
     float factor[2];   // sigma
     float rescale[2];  // what the past's sums so far are brought to the new maximum with; 0: there are none
     const float* right[2];  // f or known s of the row; null: padding
+    bool is_new[2];         // kRightOut
     SolvedRow solved[2];
     Old old[2][kPreload ? kColumns / 8 : 1];
+    float2 gate[2][kProduct == ProductKind::kLeaf && kPreload ? kColumns / 8 : 1];  // g, where u is wanted
   };
 
   // Of the tile: the first of the thread's two columns of accumulators 4 j and on.
@@ -83,6 +113,7 @@ struct ProductOp {
       epilogue.valid[half] = tile_row < tile.valid_rows;
       epilogue.factor[half] = epilogue.rescale[half] = 0;
       epilogue.right[half] = nullptr;
+      epilogue.is_new[half] = false;
       if (!epilogue.valid[half]) continue;
       if constexpr (kProduct != ProductKind::kPast && kProduct != ProductKind::kInverse &&
                     kProduct != ProductKind::kLeaf) {
@@ -91,8 +122,11 @@ struct ProductOp {
       if constexpr (kFromPages) {
         if (tile.extra & 1) epilogue.rescale[half] = buffers.rescale[a_row];
       }
-      if constexpr (kProduct == ProductKind::kRight) {
-        epilogue.right[half] = RightRow(buffers.segments[tile.segment], tile.extra / 2 + tile_row);
+      if constexpr (kProduct == ProductKind::kRight || kProduct == ProductKind::kRightOut) {
+        const DeviceSegment& segment = buffers.segments[tile.segment];
+        const int i = tile.extra / 2 + tile_row;
+        epilogue.right[half] = RightRow(segment, i);
+        epilogue.is_new[half] = i >= segment.lead && i < segment.lead + segment.rows;
       }
       if constexpr (kProduct == ProductKind::kLeaf) {
         epilogue.solved[half] =
@@ -102,6 +136,11 @@ struct ProductOp {
 #pragma unroll
         for (int j = 0; j < kColumns / 8; j++)
           epilogue.old[half][j] = LoadOld(tile, epilogue, half, tile_row, j);
+      }
+      if constexpr (kProduct == ProductKind::kLeaf && kPreload) {
+#pragma unroll
+        for (int j = 0; j < kColumns / 8; j++)
+          epilogue.gate[half][j] = LoadGate(tile, epilogue.solved[half], j);
       }
     }
     return epilogue;
@@ -114,7 +153,7 @@ struct ProductOp {
                                             segment.open_page * buffers.open_page_bytes) +
              static_cast<int64_t>(i) * buffers.D;
     }
-    if (i >= segment.lead + segment.rows) return nullptr;
+    if (kThenLinear || i >= segment.lead + segment.rows) return nullptr;
     return operands.f + static_cast<int64_t>(segment.first_row + i - segment.lead) * buffers.D;
   }
 
@@ -127,7 +166,7 @@ struct ProductOp {
                                                n);
     } else if constexpr (kProduct == ProductKind::kInverse) {
       return *reinterpret_cast<const __half2*>(buffers.product + out_row * (kMaxLeaf / 2) + tile.extra + n);
-    } else if constexpr (kProduct == ProductKind::kRight) {
+    } else if constexpr (kProduct == ProductKind::kRight || kProduct == ProductKind::kRightOut) {
       if (epilogue.right[half] == nullptr || column >= buffers.D) return make_float2(0, 0);
       return *reinterpret_cast<const float2*>(epilogue.right[half] + column);
     } else if constexpr (kProduct == ProductKind::kPast) {
@@ -136,6 +175,12 @@ struct ProductOp {
       if (column >= buffers.width) return make_float2(0, 0);
       return *reinterpret_cast<const float2*>(buffers.r + out_row * buffers.width + column);
     }
+  }
+
+  __device__ float2 LoadGate(const Tile& tile, const SolvedRow& solved, int j) const {
+    const int column = tile.out_column + Column(j);
+    if (solved.g == nullptr || column >= buffers.D) return make_float2(0, 0);
+    return *reinterpret_cast<const float2*>(solved.g + column);
   }
 
   __device__ void Finish(const Tile& tile, const Epilogue& epilogue, float (&acc)[kColumns / 2],
@@ -165,7 +210,7 @@ struct ProductOp {
         }
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-          if (valid) saturated += StoreFloats(tile, epilogue.solved[half], tile_row, j0 + k, value[k]);
+          if (valid) saturated += StoreFloats(tile, epilogue, half, tile_row, j0 + k, value[k]);
         }
         if constexpr (kProduct != ProductKind::kPast) {
           QuadTranspose(packed);  // 16 bytes a lane, 64 of a row
@@ -199,6 +244,7 @@ struct ProductOp {
     }
     const float factor = epilogue.factor[half];
     if constexpr (kProduct == ProductKind::kPast) return sum;
+    if constexpr (kProduct == ProductKind::kRightOut) return epilogue.is_new[half] ? sum : old;
     if constexpr (kProduct == ProductKind::kInverseLeft) {
       return make_float2(factor * (old.x + sum.x), factor * (old.y + sum.y));
     }
@@ -209,18 +255,26 @@ struct ProductOp {
   }
 
   // Returns how many values of s fp16 does not hold.
-  __device__ int StoreFloats(const Tile& tile, const SolvedRow& solved, int tile_row, int j,
+  __device__ int StoreFloats(const Tile& tile, const Epilogue& epilogue, int half, int tile_row, int j,
                              float2 value) const {
     const int column = tile.out_column + Column(j);
     if (column >= buffers.width) return 0;
     if constexpr (kProduct == ProductKind::kPast || kProduct == ProductKind::kRight ||
-                  kProduct == ProductKind::kUpdate) {
+                  kProduct == ProductKind::kRightOut || kProduct == ProductKind::kUpdate) {
       float* to = kProduct == ProductKind::kPast ? buffers.planes : buffers.r;
       *reinterpret_cast<float2*>(to + static_cast<int64_t>(tile.out_row + tile_row) * buffers.width +
                                  column) = value;
     }
     if constexpr (kProduct == ProductKind::kLeaf) {
-      if (solved.s != nullptr && column < buffers.D) return StoreSolved(solved, column, value);
+      const SolvedRow& solved = epilogue.solved[half];
+      if (solved.page == nullptr || column >= buffers.D) return 0;
+      float2 gate;
+      if constexpr (kPreload) {
+        gate = epilogue.gate[half][j];
+      } else {
+        gate = LoadGate(tile, solved, j);
+      }
+      return StoreSolved(solved, column, value, gate);
     }
     return 0;
   }
@@ -238,7 +292,7 @@ struct ProductOp {
       __half* to = kProduct == ProductKind::kLeaf ? buffers.s_half : buffers.r_half;
       *reinterpret_cast<uint4*>(to + out_row * buffers.width + column) = values;
       if constexpr (kProduct == ProductKind::kLeaf) {
-        if (solved.s != nullptr && column < buffers.D)
+        if (solved.page != nullptr && column < buffers.D)
           *reinterpret_cast<uint4*>(solved.page + column) = values;
       }
     }
@@ -260,6 +314,7 @@ cudaError_t LaunchProductTiles(const PrefillBuffers& buffers, const ProductTile*
   switch (kProduct) {
     case ProductKind::kPast:
     case ProductKind::kRight:
+    case ProductKind::kRightOut:
       error = MakePageMap(&op.b, buffers.s_plane, buffers.page_count, buffers.D, buffers.page_bytes);
       break;
     case ProductKind::kInverseLeft:
@@ -274,6 +329,12 @@ cudaError_t LaunchProductTiles(const PrefillBuffers& buffers, const ProductTile*
     case ProductKind::kLeaf:
       error = MakeMatrixMap(&op.b, buffers.r_half, rows, width, width * 2, kStepDepth);
       break;
+  }
+  if (kProduct == ProductKind::kRightOut && error == cudaSuccess) {
+    error = MakeMatrixMap(&op.o, operands.o, operands.rows, buffers.D, int64_t{2} * buffers.D, kTileRows);
+    if (error != cudaSuccess) return error;
+    error = MakeMatrixMap(&op.out_weight, operands.out_weight, buffers.D, buffers.D, int64_t{2} * buffers.D,
+                          kTileColumns);
   }
   if (error != cudaSuccess) return error;
   op.tiles = tiles;

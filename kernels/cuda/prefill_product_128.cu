@@ -6,6 +6,9 @@ template cudaError_t LaunchProductTiles<ProductKind::kPast, 128>(const PrefillBu
                                                                  int, const SolveOperands&, cudaStream_t);
 template cudaError_t LaunchProductTiles<ProductKind::kRight, 128>(const PrefillBuffers&, const ProductTile*,
                                                                   int, const SolveOperands&, cudaStream_t);
+template cudaError_t LaunchProductTiles<ProductKind::kRightOut, 128>(const PrefillBuffers&,
+                                                                     const ProductTile*, int,
+                                                                     const SolveOperands&, cudaStream_t);
 template cudaError_t LaunchProductTiles<ProductKind::kUpdate, 128>(const PrefillBuffers&, const ProductTile*,
                                                                    int, const SolveOperands&, cudaStream_t);
 template cudaError_t LaunchProductTiles<ProductKind::kLeaf, 128>(const PrefillBuffers&, const ProductTile*,

@@ -6,6 +6,9 @@ template cudaError_t LaunchProductTiles<ProductKind::kPast, 256>(const PrefillBu
                                                                  int, const SolveOperands&, cudaStream_t);
 template cudaError_t LaunchProductTiles<ProductKind::kRight, 256>(const PrefillBuffers&, const ProductTile*,
                                                                   int, const SolveOperands&, cudaStream_t);
+template cudaError_t LaunchProductTiles<ProductKind::kRightOut, 256>(const PrefillBuffers&,
+                                                                     const ProductTile*, int,
+                                                                     const SolveOperands&, cudaStream_t);
 template cudaError_t LaunchProductTiles<ProductKind::kUpdate, 256>(const PrefillBuffers&, const ProductTile*,
                                                                    int, const SolveOperands&, cudaStream_t);
 template cudaError_t LaunchProductTiles<ProductKind::kLeaf, 256>(const PrefillBuffers&, const ProductTile*,

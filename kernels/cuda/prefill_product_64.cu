@@ -6,6 +6,8 @@ template cudaError_t LaunchProductTiles<ProductKind::kPast, 64>(const PrefillBuf
                                                                 int, const SolveOperands&, cudaStream_t);
 template cudaError_t LaunchProductTiles<ProductKind::kRight, 64>(const PrefillBuffers&, const ProductTile*,
                                                                  int, const SolveOperands&, cudaStream_t);
+template cudaError_t LaunchProductTiles<ProductKind::kRightOut, 64>(const PrefillBuffers&, const ProductTile*,
+                                                                    int, const SolveOperands&, cudaStream_t);
 template cudaError_t LaunchProductTiles<ProductKind::kUpdate, 64>(const PrefillBuffers&, const ProductTile*,
                                                                   int, const SolveOperands&, cudaStream_t);
 template cudaError_t LaunchProductTiles<ProductKind::kLeaf, 64>(const PrefillBuffers&, const ProductTile*,

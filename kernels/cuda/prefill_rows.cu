@@ -102,7 +102,9 @@ __global__ void __launch_bounds__(kSubstituteThreads)
   for (int i = segment.lead + lane / 4; i < rows && first < buffers.D; i += 8) {
     const float2 value = make_float2(s[i * kWarpColumns + pair], s[i * kWarpColumns + pair + 1]);
     const SolvedRow row = FindSolvedRow(buffers, segment, i, operands);
-    saturated += StoreSolved(row, first, value);
+    const float2 gate =
+        row.g != nullptr ? *reinterpret_cast<const float2*>(row.g + first) : make_float2(0, 0);
+    saturated += StoreSolved(row, first, value, gate);
     *reinterpret_cast<__half2*>(row.page + first) = ClampToHalf(value);
   }
   CountSaturations(operands, saturated);

@@ -7,9 +7,13 @@
 //
 // An operation (Op) has: kColumns (N), Element (__half or __nv_bfloat16), kTransposeB (B's rows are k), Tile,
 // and
-//   tile list: const Tile* tiles; int count;  Prefetch(): of the tensor maps
-//   Prepare(tile) -> Source, Load(tile, source, step, a, b, barrier): issues the copies of a step
+//   int count; TileAt(index) -> Tile;  Prefetch(): of the tensor maps
+//   Prepare(tile) -> Source, LoadA(tile, source, step, to, barrier), LoadB: issue the copies of a step
+//   kConstantB: no kernel writes B, so it may be copied while the kernel before still runs
 //   Steps(tile); Begin(tile, row) -> Epilogue: what Finish will need, loaded while the tile is multiplied
+//   kThenLinear: the sums over Steps(tile) are multiplied with epilogue.factor, then LinearSteps(tile) steps
+//   of
+//     bf16 rows times rows are added
 //   Finish(tile, epilogue, acc, row): row is the thread's first row of the tile
 #pragma once
 
@@ -36,80 +40,125 @@ struct TileShape {
 };
 
 // One step: 64 rows of A times B of the stage.
-template <class Op>
-__device__ __forceinline__ void MultiplyStep(float (&acc)[Op::kColumns / 2], uint32_t a, uint32_t b,
-                                             bool first) {
+template <int kTransposeB, class Element, int N>
+__device__ __forceinline__ void MultiplyStep(float (&acc)[N], uint32_t a, uint32_t b, bool first) {
   const Operand from_a = RowOperand(a);
-  const Operand from_b = Op::kTransposeB ? ColumnOperand(b, kBoxBytes) : RowOperand(b);
+  const Operand from_b = kTransposeB ? ColumnOperand(b, kBoxBytes) : RowOperand(b);
 #pragma unroll
   for (int k = 0; k < kStepDepth; k += 16) {
-    WgmmaShared<Op::kTransposeB>(acc, from_a.At(2 * k), from_b.At(Op::kTransposeB ? 128 * k : 2 * k),
-                                 !(first && k == 0), typename Op::Element());
+    WgmmaShared<kTransposeB>(acc, from_a.At(2 * k), from_b.At(kTransposeB ? 128 * k : 2 * k),
+                             !(first && k == 0), Element());
   }
 }
 
 #if SESSA_HOPPER_CODE
 
+// The ring of stages, as one side sees it.
+template <int kStages>
+struct StagePlace {
+  int stage = 0;
+  uint32_t phase = 0;
+  __device__ void Next() {
+    if (++stage == kStages) stage = 0, phase ^= 1;
+  }
+};
+
+template <class Op>
+__device__ __forceinline__ int AllSteps(const Op& op, const typename Op::Tile& tile) {
+  if constexpr (Op::kThenLinear) return op.Steps(tile) + op.LinearSteps(tile);
+  return op.Steps(tile);
+}
+
 template <class Op>
 __device__ __forceinline__ void ProduceTiles(const Op& op, uint8_t* stages, uint64_t* full, uint64_t* empty) {
   using Shape = TileShape<Op::kColumns>;
-  int stage = 0;
-  uint32_t phase = 0;
+  constexpr int kStageBytes = Shape::kBytesA + Shape::kBytesB;
+  StagePlace<Shape::kStages> place;
   op.Prefetch();
-  typename Op::Tile tile = op.tiles[blockIdx.x];
+  typename Op::Tile tile = op.TileAt(blockIdx.x);
   typename Op::Source source = op.Prepare(tile);
-  WaitForPrevious();
+  int step = 0;
+  if constexpr (Op::kConstantB) {
+    const int early = min(AllSteps(op, tile), Shape::kStages);
+    for (int i = 0; i < early; i++) {
+      BarrierExpectBytes(&full[i], kStageBytes);
+      op.LoadB(tile, source, i, stages + i * kStageBytes + Shape::kBytesA, &full[i]);
+    }
+    WaitForPrevious();
+    for (; step < early; step++) {
+      op.LoadA(tile, source, step, stages + step * kStageBytes, &full[step]);
+      place.Next();
+    }
+  } else {
+    WaitForPrevious();
+  }
   for (int index = blockIdx.x; index < op.count; index += gridDim.x) {
     if (index != blockIdx.x) {
-      tile = op.tiles[index];
+      tile = op.TileAt(index);
       source = op.Prepare(tile);
+      step = 0;
     }
-    const int steps = op.Steps(tile);
-    for (int step = 0; step < steps; step++) {
-      BarrierWait(&empty[stage], phase ^ 1);
-      uint8_t* a = stages + stage * (Shape::kBytesA + Shape::kBytesB);
-      BarrierExpectBytes(&full[stage], Shape::kBytesA + Shape::kBytesB);
-      op.Load(tile, source, step, a, a + Shape::kBytesA, &full[stage]);
-      if (++stage == Shape::kStages) stage = 0, phase ^= 1;
+    const int steps = AllSteps(op, tile);
+    for (; step < steps; step++) {
+      BarrierWait(&empty[place.stage], place.phase ^ 1);
+      uint8_t* a = stages + place.stage * kStageBytes;
+      BarrierExpectBytes(&full[place.stage], kStageBytes);
+      op.LoadA(tile, source, step, a, &full[place.stage]);
+      op.LoadB(tile, source, step, a + Shape::kBytesA, &full[place.stage]);
+      place.Next();
     }
   }
 }
 
+// acc = [acc +] the next `steps` steps of the ring.
+template <int kTransposeB, class Element, int N>
+__device__ __forceinline__ void MultiplySteps(float (&acc)[N], int steps, bool add, uint8_t* stages,
+                                              uint64_t* full, uint64_t* empty,
+                                              StagePlace<TileShape<2 * N>::kStages>& place) {
+  using Shape = TileShape<2 * N>;
+  const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
+  int previous = -1;
+  for (int step = 0; step < steps; step++) {
+    BarrierWait(&full[place.stage], place.phase);
+    const uint32_t a = SharedAddress(stages + place.stage * (Shape::kBytesA + Shape::kBytesB));
+    Pin(acc);
+    WgmmaFence();
+    MultiplyStep<kTransposeB, Element>(acc, a + group * 64 * 128, a + Shape::kBytesA, step == 0 && !add);
+    WgmmaCommit();
+    Pin(acc);
+    WgmmaWait<1>();  // the step before has been read
+    if (previous >= 0 && lane == 0) BarrierArrive(&empty[previous]);
+    previous = place.stage;
+    place.Next();
+  }
+  WgmmaWait<0>();
+  Pin(acc);
+  if (previous >= 0 && lane == 0) BarrierArrive(&empty[previous]);
+}
+
 template <class Op>
 __device__ __forceinline__ void ConsumeTiles(const Op& op, uint8_t* stages, uint64_t* full, uint64_t* empty) {
-  using Shape = TileShape<Op::kColumns>;
+  constexpr int kSums = Op::kColumns / 2;
   const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
   const int row = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
-  int stage = 0;
-  uint32_t phase = 0;
-  typename Op::Tile tile = op.tiles[blockIdx.x];
+  StagePlace<TileShape<Op::kColumns>::kStages> place;
+  typename Op::Tile tile = op.TileAt(blockIdx.x);
   WaitForPrevious();
   for (int index = blockIdx.x; index < op.count; index += gridDim.x) {
-    if (index != blockIdx.x) tile = op.tiles[index];
+    if (index != blockIdx.x) tile = op.TileAt(index);
     const int steps = op.Steps(tile);
     typename Op::Epilogue epilogue = op.Begin(tile, row);
-    float acc[Op::kColumns / 2];
+    float acc[kSums];
     if (steps == 0) {
 #pragma unroll
-      for (int i = 0; i < Op::kColumns / 2; i++) acc[i] = 0;
+      for (int i = 0; i < kSums; i++) acc[i] = 0;
     }
-    int previous = -1;
-    for (int step = 0; step < steps; step++) {
-      BarrierWait(&full[stage], phase);
-      const uint32_t a = SharedAddress(stages + stage * (Shape::kBytesA + Shape::kBytesB));
-      Pin(acc);
-      WgmmaFence();
-      MultiplyStep<Op>(acc, a + group * 64 * 128, a + Shape::kBytesA, step == 0);
-      WgmmaCommit();
-      Pin(acc);
-      WgmmaWait<1>();  // the step before has been read
-      if (previous >= 0 && lane == 0) BarrierArrive(&empty[previous]);
-      previous = stage;
-      if (++stage == Shape::kStages) stage = 0, phase ^= 1;
+    MultiplySteps<Op::kTransposeB, typename Op::Element>(acc, steps, false, stages, full, empty, place);
+    if constexpr (Op::kThenLinear) {
+#pragma unroll
+      for (int i = 0; i < kSums; i++) acc[i] *= epilogue.factor[i / 2 % 2];
+      MultiplySteps<0, __nv_bfloat16>(acc, op.LinearSteps(tile), true, stages, full, empty, place);
     }
-    WgmmaWait<0>();
-    Pin(acc);
-    if (previous >= 0 && lane == 0) BarrierArrive(&empty[previous]);
     op.Finish(tile, epilogue, acc, row);
   }
 }

@@ -1,6 +1,8 @@
 // Times the stages of a layer's prefill: chunks of 2048 rows on pasts of 0, 2048, ..., one layer, one
 // session.
 //
+// Then the linear layers, and chunks of several sessions.
+//
 // usage: prefill_bench [--tokens=T] [--NAME=N of PrefillTuning]    bench shape: D=1024, H=16, Hkv=4, compact
 // state Prints, for each chunk, microseconds a stage (medians of events around the stage's launches), and for
 // T = 2048, 8192, 16384 the sum over chunks beside what the arithmetic needs at the bf16 GEMM rate measured
@@ -16,6 +18,7 @@
 #include <vector>
 
 #include "kernels/cuda/prefill_launch.h"
+#include "kernels/cuda/prefill_linear.h"
 #include "tests/kernels/cuda/prefill_fixture.h"
 #include "tests/kernels/cuda/prefill_reference.h"
 
@@ -121,7 +124,10 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
   const PrefillBuffers buffers = ResolveBuffers(context);
   const SolveRows* rows = List<SolveRows>(context, plan.offsets.rows);
   const PrefillPlan::Panel& panel = plan.panels[0];  // the bench's pasts fit one
-  const SolveOperands operands{feedback.f, feedback.s, feedback.saturations};
+  SolveOperands operands;
+  operands.f = feedback.f;
+  operands.s = feedback.s;
+  operands.saturations = feedback.saturations;
   std::vector<Stage> stages;
   stages.push_back({"forward", [=] { return LaunchPrefillForward(context, forward, nullptr); }});
   stages.push_back({"score", [=] {
@@ -187,6 +193,62 @@ PrefillLimits BenchLimits(const PrefillTuning& tuning) {
   return limits;
 }
 
+// The linear layers of `rows` new rows, one stage each, in a session of their own.
+void BenchLinear(int rows, double rate) {
+  constexpr int kWidth = 1024, kKv = 256, kWide = 3 * kWidth + 2 * kKv + 1;
+  const int64_t wide = int64_t{rows} * kWidth;
+  DeviceArray<float> random(int64_t{kWide} * kWidth), bias(kWide + 1, 0), g(wide, 0), x(wide, 0), gamma(rows);
+  DeviceArray<uint16_t> weight(int64_t{kWide} * kWidth), n(wide), out(wide), out2(wide);
+  FillNormal(random.get(), random.size(), 5, 0.03f, 0);
+  ToBf16(weight.get(), random.get(), random.size());
+  FillNormal(random.get(), wide, 6, 1, 0);
+  ToBf16(n.get(), random.get(), wide);
+  std::vector<RowMeta> metas(rows);
+  std::vector<int32_t> pages;
+  for (int i = 0; i < rows; i++) metas[i].position = i;
+  for (int i = 0; i < rows; i += kPageTokens) pages.push_back(i / kPageTokens);
+  DeviceArray<RowMeta> row_table(rows);
+  DeviceArray<int32_t> page_table(static_cast<int64_t>(pages.size()));
+  DeviceArray<float2> rotation(int64_t{rows} * 32, 0);
+  row_table.FromHost(metas);
+  page_table.FromHost(pages);
+  LayerState state = {};
+  state.width = kWidth, state.kv = kKv;
+  state.v = 2 * kPageTokens * kKv, state.kb = 2 * state.v,
+  state.page_bytes = state.kb + 2 * kPageTokens * kWidth;
+  DeviceArray<char> slab(static_cast<int64_t>(pages.size()) * state.page_bytes);
+  state.pages = slab.get();
+  const PrefillLinear in{weight.get(), n.get(), 2 * kWidth, kWidth, rows, 132};
+  const PrefillLinear project{weight.get(), n.get(), kWide, kWidth, rows, 132};
+  const PrefillLinear square{weight.get(), n.get(), kWidth, kWidth, rows, 132};
+  const ProjectEpilogueParams projected{
+      bias.get(), row_table.get(), page_table.get(), rotation.get(), nullptr, nullptr,
+      out.get(),  out2.get(),      gamma.get(),      state,          1.0f,    64};
+  std::vector<Stage> stages = {
+      {"in",
+       [&] {
+         return LaunchPrefillLinear(in, InEpilogueParams{bias.get(), out.get(), g.get(), kWidth, kWidth},
+                                    nullptr);
+       }},
+      {"project", [&] { return LaunchPrefillLinear(project, projected, nullptr); }},
+      {"out",
+       [&] {
+         return LaunchPrefillLinear(square, StoreEpilogueParams{g.get(), kWidth}, nullptr);
+       }},
+      {"residual", [&] {
+         return LaunchPrefillLinear(square, ResidualEpilogueParams{bias.get(), x.get(), kWidth}, nullptr);
+       }}};
+  const double all = TimeStages(&stages);
+  std::printf("linear layers of %d rows:", rows);
+  const int outputs[] = {2 * kWidth, kWide, kWidth, kWidth};
+  for (size_t i = 0; i < stages.size(); i++) {
+    const double flop = 2.0 * rows * kWidth * outputs[i];
+    std::printf(" %s %.1f (%.0f%%)", stages[i].name, stages[i].microseconds,
+                flop / stages[i].microseconds / 1e6 / rate * 100);
+  }
+  std::printf(" | without events %.1f\n", all);
+}
+
 // Chunks of several sessions in one step, all stages together.
 void BenchShortChunks(const PrefillTuning& tuning) {
   struct Batch {
@@ -241,6 +303,7 @@ void Bench(const PrefillTuning& tuning, int tokens) {
                   flop_sum / sum_all / 1e6 / rate * 100);
     }
   }
+  for (const int rows : {64, 256, 512, 1024, 2048}) BenchLinear(rows, rate);
 }
 
 }  // namespace

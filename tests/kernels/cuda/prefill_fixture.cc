@@ -185,7 +185,13 @@ PrefillContext PrefillCase::context() const {
 PrefillForwardParams PrefillCase::forward() const { return {q_.get(), o_.get()}; }
 
 PrefillFeedbackParams PrefillCase::feedback() const {
-  return {qb_.get(), gamma_.get(), f_.get(), s_.get(), saturations_.get()};
+  PrefillFeedbackParams params;
+  params.qb = qb_.get();
+  params.gamma = gamma_.get();
+  params.f = f_.get();
+  params.s = s_.get();
+  params.saturations = saturations_.get();
+  return params;
 }
 
 void PrefillCase::Run() {
