@@ -8,8 +8,9 @@
 // session, up to a chunk for a prompt). Activations (x, n, a, g, q, ...) are (rows, width) and belong to the
 // backend. State goes to pages named by the segment's page table.
 //
-// Canonical order: attention of a row runs over blocks of 64 tokens aligned to absolute position, ascending, so
-// that on the CPU backends a row's result is bitwise independent of the other rows and of how a prompt is cut.
+// Batch invariance: a row's result is bitwise independent of the other rows of the batch. On the CPU backends it
+// is so for every row, and of how a prompt is cut too (attention runs over blocks of 64 tokens aligned to absolute
+// position, ascending); on CUDA for decode rows, of any bucket.
 //
 // Thread: everything here is called by one thread (the engine's). Phases cannot fail: what goes wrong on a
 // device is reported by Collect, after which the backend is unusable.
@@ -67,7 +68,6 @@ struct OpsOptions {
   StateDtype state_dtype = StateDtype::kF32;
   int32_t cpu_threads = 1;         // CPU backends: threads in all, the caller's included
   int32_t device = 0;              // CUDA: ordinal
-  bool batch_invariant = true;     // CUDA: decode bitwise independent of company
 };
 
 struct OpsInfo {

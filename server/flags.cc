@@ -37,6 +37,10 @@ ABSL_FLAG(
     std::string, backend, "auto",
     "What computes: auto (cuda when a device answers, else cpu), cpu, cuda, or reference (plain loops, slow, "
     "the oracle of the tests).");
+ABSL_FLAG(
+    bool, batch_invariant, true,
+    "Decoding gives the same bits alone and in any company. Every backend works so at no cost, so false is "
+    "refused: there is no faster way to switch to.");
 ABSL_FLAG(int32_t, device, 0, "CUDA device ordinal; other backends ignore it.");
 ABSL_FLAG(int32_t, cpu_threads, 0,
           "Threads of the CPU backend. Default 0: one for each core that the process may use.");
@@ -191,6 +195,9 @@ absl::Status CheckNumbers() {
   };
   for (const absl::Status& check : checks) {
     if (!check.ok()) return check;
+  }
+  if (!absl::GetFlag(FLAGS_batch_invariant)) {
+    return BadFlag("batch_invariant", "must be true: decoding is so by construction, and no way is faster");
   }
   if (absl::GetFlag(FLAGS_drain_timeout) < absl::ZeroDuration()) {
     return BadFlag("drain_timeout", "must not be negative");

@@ -34,7 +34,6 @@ ABSL_FLAG(std::vector<std::string>, context, {"512"},
 ABSL_FLAG(std::string, state_dtype, "compact", "how state is stored: compact (bf16, s in fp16) or f32");
 ABSL_FLAG(int32_t, cpu_threads, 0, "threads of the CPU backends; 0: one for each core");
 ABSL_FLAG(int32_t, device, 0, "ordinal of the CUDA device");
-ABSL_FLAG(bool, batch_invariant, true, "CUDA: decode results independent of what else is in the batch");
 ABSL_FLAG(int32_t, max_rows, 2048, "rows of a prefill step");
 ABSL_FLAG(int32_t, warmup, 5, "steps (decode) or prefills before the timed ones");
 ABSL_FLAG(int32_t, repeats, 30, "timed steps (decode) or prefills");
@@ -215,7 +214,6 @@ absl::Status Main() {
   options.cpu_threads = absl::GetFlag(FLAGS_cpu_threads);
   if (options.cpu_threads <= 0) options.cpu_threads = std::max(1u, std::thread::hardware_concurrency());
   options.device = absl::GetFlag(FLAGS_device);
-  options.batch_invariant = absl::GetFlag(FLAGS_batch_invariant);
   absl::StatusOr<Backend> backend = MakeBackend(options);
   if (!backend.ok()) return backend.status();
   std::fprintf(stderr, "%s%s%s\n", backend->ops->info().description.c_str(),
