@@ -80,7 +80,8 @@ void ReferenceOps::Sample(int32_t first, int32_t count) {
 void ReferenceOps::EndStep() {
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - started_;
   result_.device_seconds = elapsed.count();
-  if (batch_->outputs.empty()) logit_rows_ = 0;
+  const auto outputs = static_cast<int32_t>(batch_->outputs.size());
+  if (logit_rows_ != outputs) logit_rows_ = 0;  // none, or more than a slice: they are not kept
 }
 
 absl::StatusOr<StepResult> ReferenceOps::Collect() { return std::move(result_); }
