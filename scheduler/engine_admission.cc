@@ -103,7 +103,7 @@ absl::Status Engine::CheckPrompt(Turn* turn, std::vector<int32_t> tokens) {
                                                options_.max_context));
   }
   if (length > context_limit_) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
+    return MakeError(absl::StatusCode::kFailedPrecondition,
                      absl::StrCat("session and prompt have ", length,
                                   " tokens, the whole state memory holds ", context_limit_),
                      {.reason = "STATE_MEMORY_TOO_SMALL"});

@@ -258,11 +258,13 @@ void SimulatedClients::VerifyError(const ClientTurn& turn, const TurnRecord& rec
       result_.faults += reason == "DEVICE_FAILED";
       break;
     case absl::StatusCode::kResourceExhausted:
-      expected =
-          turn.cancelled_with_error || reason == "STATE_MEMORY_TOO_SMALL" || reason == "TOO_MANY_SESSIONS";
+      expected = turn.cancelled_with_error || reason == "TOO_MANY_SESSIONS";
       break;
     case absl::StatusCode::kAborted:
       expected = !record.started && (reason == "SESSION_BUSY" || reason == "POSITION_MISMATCH");
+      break;
+    case absl::StatusCode::kFailedPrecondition:
+      expected = !record.started && reason == "STATE_MEMORY_TOO_SMALL";
       break;
     case absl::StatusCode::kInvalidArgument:
       expected = !record.started && !GetErrorDetail(*record.error).field.empty();

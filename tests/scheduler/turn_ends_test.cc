@@ -97,7 +97,7 @@ TEST(RefusalTest, PromptsThatCannotBe) {
   record = toy.Run(Request("c", Prompt(401), 1, Sink()));
   ExpectError(record, absl::StatusCode::kInvalidArgument, "INVALID_FIELD", "401 tokens, the limit is 400");
   record = toy.Run(Request("d", Prompt(300), 1, Sink()));
-  ExpectError(record, absl::StatusCode::kResourceExhausted, "STATE_MEMORY_TOO_SMALL", "256");
+  ExpectError(record, absl::StatusCode::kFailedPrecondition, "STATE_MEMORY_TOO_SMALL", "256");
   auto text = Request("e", {}, 1, Sink());
   text->prompt = "Not Lower Case";
   ExpectError(toy.Run(std::move(text)), absl::StatusCode::kInvalidArgument, "INVALID_FIELD", "");
