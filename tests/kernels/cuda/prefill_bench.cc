@@ -136,7 +136,7 @@ std::vector<Stage> Stages(const PrefillContext& context, const PrefillForwardPar
                     }});
   stages.push_back({"norm", [=] {
                       return LaunchWeightNorm(buffers, rows, context.plan->rows.count, 0, feedback.gamma,
-                                              false, nullptr);
+                                              nullptr);
                     }});
   if (panel.past.count > 0)
     stages.push_back({"past", [=] {
