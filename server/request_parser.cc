@@ -115,18 +115,21 @@ void CheckDisconnect(v1::OnDisconnect on_disconnect, Checker* check) {
   check->Require(v1::OnDisconnect_IsValid(on_disconnect), "on_disconnect", "not a known value");
 }
 
+// IDs go into metadata, logs and URLs: gRPC aborts over a control character in metadata.
+absl::Status CheckId(const std::string& field, const std::string& id, size_t most) {
+  const bool printable = std::all_of(id.begin(), id.end(), [](char c) { return c > 0x20 && c < 0x7f; });
+  if (id.size() <= most && printable) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat("at most ", most, " printable ASCII characters without spaces"));
+}
+
 }  // namespace
 
 absl::Status CheckRequestId(const std::string& field, const std::string& id) {
-  const bool printable = std::all_of(id.begin(), id.end(), [](char c) { return c > 0x20 && c < 0x7f; });
-  if (id.size() <= kMaxRequestIdBytes && printable) return absl::OkStatus();
-  return InvalidField(
-      field, absl::StrCat("at most ", kMaxRequestIdBytes, " printable ASCII characters without spaces"));
+  return CheckId(field, id, kMaxRequestIdBytes);
 }
 
 absl::Status CheckSessionId(const std::string& field, const std::string& id) {
-  if (id.size() <= kMaxSessionIdBytes) return absl::OkStatus();
-  return InvalidField(field, absl::StrCat("at most ", kMaxSessionIdBytes, " bytes"));
+  return CheckId(field, id, kMaxSessionIdBytes);
 }
 
 absl::Status CheckText(const std::string& field, const std::string& text, const RequestLimits& limits) {

@@ -69,6 +69,7 @@ void TryGenerate(const std::string& bytes, const sessa::RequestLimits& limits) {
   CheckSampling(**turn, limits);
   FUZZ_CHECK(!(*turn)->request_id.empty() && (*turn)->request_id.size() <= sessa::kMaxRequestIdBytes);
   FUZZ_CHECK((*turn)->session_id.size() <= sessa::kMaxSessionIdBytes);
+  for (const char c : (*turn)->session_id) FUZZ_CHECK(c > 0x20 && c < 0x7f);
 }
 
 void TryScore(const std::string& bytes, const sessa::RequestLimits& limits) {

@@ -171,6 +171,8 @@ INSTANTIATE_TEST_SUITE_P(
         Violation{"LargeId", "token_ids.ids", [](auto* r) { r->mutable_token_ids()->add_ids(100); }},
         Violation{"LongRequestId", "request_id", [](auto* r) { r->set_request_id(std::string(129, 'a')); }},
         Violation{"ControlInRequestId", "request_id", [](auto* r) { r->set_request_id("a\nb"); }},
+        Violation{"ControlInSessionId", "session_id",
+                  [](auto* r) { r->set_session_id(std::string("a\0b", 3)); }},
         Violation{"LongSessionId", "session_id", [](auto* r) { r->set_session_id(std::string(129, 'a')); }},
         Violation{"NegativePosition", "expected_position", [](auto* r) { r->set_expected_position(-1); }},
         Violation{"UnknownDisconnect", "on_disconnect",
