@@ -73,6 +73,10 @@ CudaOps::~CudaOps() {
     if (step.begin != nullptr) cudaEventDestroy(step.begin);
     if (step.end != nullptr) cudaEventDestroy(step.end);
   }
+  for (cudaEvent_t event : {prefill_side_.begin, prefill_side_.end}) {
+    if (event != nullptr) cudaEventDestroy(event);
+  }
+  if (prefill_side_.stream != nullptr) cudaStreamDestroy(prefill_side_.stream);
   graphs_.Clear();
   cudaStreamDestroy(stream_);
 }
@@ -111,6 +115,15 @@ absl::Status CudaOps::StartDevice() {
   for (Step& step : steps_) {
     if (status.ok()) status = ToStatus(cudaEventCreate(&step.begin), "a CUDA event");
     if (status.ok()) status = ToStatus(cudaEventCreate(&step.end), "a CUDA event");
+  }
+  PrefillSide& side = prefill_side_;
+  if (status.ok()) {
+    status = ToStatus(cudaStreamCreateWithFlags(&side.stream, cudaStreamNonBlocking), "a CUDA stream");
+  }
+  for (cudaEvent_t* event : {&side.begin, &side.end}) {
+    if (status.ok()) {
+      status = ToStatus(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "a CUDA event");
+    }
   }
   return status;
 }

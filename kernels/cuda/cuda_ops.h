@@ -138,6 +138,7 @@ class CudaOps : public Ops {
 
   StateSlab slab_;
   cudaStream_t stream_ = nullptr;
+  PrefillSide prefill_side_;
   std::unique_ptr<LtGemm> lt_;
   Activations a_;
   DeviceBuffer tables_, results_, prefill_table_, prefill_workspace_;

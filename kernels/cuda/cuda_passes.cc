@@ -139,6 +139,7 @@ PrefillContext CudaOps::Prefill(int32_t layer) const {
   context.state.page_table = DeviceTable<int32_t>(step_->plan.layout.pages);
   context.state.layout = &slab_.layout();
   context.state.layer = layer;
+  context.side = prefill_side_;
   return context;
 }
 
@@ -166,9 +167,9 @@ PrefillFeedbackParams CudaOps::PrefillFeedback(int32_t layer) const {
 void CudaOps::Attend(int32_t layer) {
   if (!decode()) {
     const PrefillContext context = Prefill(layer);
-    Check(LaunchPrefillForward(context, {a_.q_bf16, a_.o_bf16}, stream_), "prefill attention");
-    Check(LaunchPrefillPrepare(context, PrefillFeedback(layer), stream_), "prefill feedback");
-    return;
+    const PrefillForwardParams forward{a_.q_bf16, a_.o_bf16};
+    return Check(LaunchPrefillAttention(context, forward, PrefillFeedback(layer), stream_),
+                 "prefill attention");
   }
   const AttentionParams params = DecodeAttention(layer);
   if (!attention_.fast) {

@@ -5,8 +5,7 @@
 // docs/sessa-model.md; scheme and kernels: docs/kernels.md.
 //
 // Use: once a step PlanPrefill (host only), copy plan.table_bytes of the table to the device; then for each
-// layer LaunchPrefillForward and LaunchPrefillPrepare in any order or on two streams, f = o W_o^T,
-// LaunchPrefillSolve.
+// layer LaunchPrefillAttention, f = o W_o^T (or, where plan.fuses, nothing), LaunchPrefillSolve.
 //
 // Everything here is asynchronous and allocates nothing; functions return the first CUDA error of their
 // launches. They may be called from any one thread at a time.
@@ -94,6 +93,9 @@ struct PrefillPlan {
   std::vector<Solve> solve;  // in order
   bool substitutes = false;  // some fast segments are short and solved row by row
   bool fuses = false;        // Solve can make f from o, and u from s
+  // Multiprocessors of the forward kernel and of the inverses beside it, on two streams; 0: one after the
+  // other.
+  int32_t forward_blocks = 0, beside_blocks = 0;
 };
 
 // Plans a step. `segments` lie within the limits; `table` has PrefillTableBytes.
@@ -129,6 +131,12 @@ struct PrefillFeedbackParams {
   unsigned long long* saturations = nullptr;  // device counter: values of s beyond fp16 (stored as +-65504)
 };
 
+// A second stream, and events of nobody else. Owned by the caller.
+struct PrefillSide {
+  cudaStream_t stream = nullptr;
+  cudaEvent_t begin = nullptr, end = nullptr;
+};
+
 // What every launcher needs besides its own operands.
 struct PrefillContext {
   const PrefillLimits* limits = nullptr;
@@ -136,6 +144,7 @@ struct PrefillContext {
   const void* table = nullptr;  // device copy of the plan's table
   void* workspace = nullptr;    // device, PrefillWorkspaceBytes; Prepare's results live there until Solve
   PrefillState state;
+  PrefillSide side;  // may be empty
 };
 
 // o_t,h = sum_{j<=t} softmax_j(q_t,h . k_j,h' d^-1/2) v_j,h'.
@@ -146,6 +155,10 @@ cudaError_t LaunchPrefillForward(const PrefillContext& context, const PrefillFor
 // contribution where that is split. Uses the workspace; does not touch params.f and params.s.
 cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFeedbackParams& params,
                                  cudaStream_t stream);
+
+// Both of these; with a side stream, the inverses beside the forward kernel where that pays.
+cudaError_t LaunchPrefillAttention(const PrefillContext& context, const PrefillForwardParams& forward,
+                                   const PrefillFeedbackParams& feedback, cudaStream_t stream);
 
 // s_t = f_t + gamma_t sum_{j<t} softmax_{j<t}(qb_t . kb_j D^-1/2) s_j (s_0 = f_0) for the segments' rows.
 // Writes s in float32 to params.s (or u), to the pages in their type and, compact, to the open page the rows

@@ -67,9 +67,36 @@ PrefillBuffers ResolveBuffers(const PrefillContext& context) {
 cudaError_t LaunchPrefillForward(const PrefillContext& context, const PrefillForwardParams& params,
                                  cudaStream_t stream) {
   if (context.plan->segments.empty()) return cudaSuccess;
-  if (FastForwardShape(*context.limits)) return LaunchFlashForward(context, params, stream);
+  if (FastForwardShape(*context.limits))
+    return LaunchFlashForward(context, params, context.limits->multiprocessors, stream);
   return LaunchPlainForward(context, params, stream);
 }
+
+namespace {
+
+cudaError_t LaunchPanelScore(const PrefillContext& context, const PrefillBuffers& buffers,
+                             const PrefillPlan::Panel& panel, const void* qb, cudaStream_t stream) {
+  const ScoreTile* tiles = List<ScoreTile>(context, context.plan->offsets.score, panel.score.first);
+  return LaunchScore(buffers, tiles, panel.score.count, qb, context.limits->max_rows, stream);
+}
+
+// The leaf inverses, on `buffers.multiprocessors`.
+void RunInverses(const PrefillContext& context, const PrefillBuffers& buffers, cudaStream_t stream,
+                 Sequence* sequence) {
+  const PrefillPlan& plan = *context.plan;
+  sequence->Run([&] {
+    return LaunchBaseLeaves(buffers, List<LeafTile>(context, plan.offsets.leaves), plan.leaves.count, stream);
+  });
+  for (size_t level = 0; level < plan.inverse.size(); level++) {
+    sequence->Run([&] {
+      return LaunchProduct(buffers, level % 2 == 0 ? ProductKind::kInverseLeft : ProductKind::kInverse,
+                           plan.inverse_columns, ProductTiles(context, plan.inverse[level]),
+                           plan.inverse[level].count, {}, stream);
+    });
+  }
+}
+
+}  // namespace
 
 cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFeedbackParams& params,
                                  cudaStream_t stream) {
@@ -79,10 +106,7 @@ cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFee
   const SolveRows* rows = List<SolveRows>(context, plan.offsets.rows);
   Sequence sequence;
   for (const PrefillPlan::Panel& panel : plan.panels) {
-    sequence.Run([&] {
-      return LaunchScore(buffers, List<ScoreTile>(context, plan.offsets.score, panel.score.first),
-                         panel.score.count, params.qb, context.limits->max_rows, stream);
-    });
+    sequence.Run([&] { return LaunchPanelScore(context, buffers, panel, params.qb, stream); });
     sequence.Run(
         [&] { return LaunchWeightNorm(buffers, rows, plan.rows.count, panel.index, params.gamma, stream); });
     sequence.Run([&] {
@@ -90,16 +114,33 @@ cudaError_t LaunchPrefillPrepare(const PrefillContext& context, const PrefillFee
                            panel.past.count, {}, stream);
     });
   }
-  sequence.Run([&] {
-    return LaunchBaseLeaves(buffers, List<LeafTile>(context, plan.offsets.leaves), plan.leaves.count, stream);
-  });
-  for (size_t level = 0; level < plan.inverse.size(); level++) {
-    sequence.Run([&] {
-      return LaunchProduct(buffers, level % 2 == 0 ? ProductKind::kInverseLeft : ProductKind::kInverse,
-                           plan.inverse_columns, ProductTiles(context, plan.inverse[level]),
-                           plan.inverse[level].count, {}, stream);
-    });
+  RunInverses(context, buffers, stream, &sequence);
+  return sequence.error();
+}
+
+// Scores first, on all multiprocessors; then the forward kernel on most of them and, on the side stream, the
+// chain of inverses on the rest.
+cudaError_t LaunchPrefillAttention(const PrefillContext& context, const PrefillForwardParams& forward,
+                                   const PrefillFeedbackParams& feedback, cudaStream_t stream) {
+  const PrefillPlan& plan = *context.plan;
+  const PrefillSide& side = context.side;
+  if (plan.forward_blocks == 0 || side.stream == nullptr) {
+    const cudaError_t error = LaunchPrefillForward(context, forward, stream);
+    return error != cudaSuccess ? error : LaunchPrefillPrepare(context, feedback, stream);
   }
+  PrefillBuffers buffers = ResolveBuffers(context);
+  const SolveRows* rows = List<SolveRows>(context, plan.offsets.rows);
+  Sequence sequence;
+  sequence.Run([&] { return LaunchPanelScore(context, buffers, plan.panels[0], feedback.qb, stream); });
+  sequence.Run([&] { return cudaEventRecord(side.begin, stream); });
+  sequence.Run([&] { return LaunchFlashForward(context, forward, plan.forward_blocks, stream); });
+  sequence.Run([&] { return cudaStreamWaitEvent(side.stream, side.begin, 0); });
+  sequence.Run(
+      [&] { return LaunchWeightNorm(buffers, rows, plan.rows.count, 0, feedback.gamma, side.stream); });
+  buffers.multiprocessors = plan.beside_blocks;
+  RunInverses(context, buffers, side.stream, &sequence);
+  sequence.Run([&] { return cudaEventRecord(side.end, side.stream); });
+  sequence.Run([&] { return cudaStreamWaitEvent(stream, side.end, 0); });
   return sequence.error();
 }
 
@@ -109,8 +150,15 @@ cudaError_t LaunchPrefillSolve(const PrefillContext& context, const PrefillFeedb
   Sequence sequence;
   if (plan.fast_segments > 0) {
     const PrefillBuffers buffers = ResolveBuffers(context);
-    const SolveOperands operands{params.f, params.o, params.out_weight,  params.s,
-                                 params.g, params.u, params.saturations, context.limits->max_rows};
+    SolveOperands operands;
+    operands.f = params.f;
+    operands.o = params.o;
+    operands.out_weight = params.out_weight;
+    operands.s = params.s;
+    operands.g = params.g;
+    operands.u = params.u;
+    operands.saturations = params.saturations;
+    operands.rows = context.limits->max_rows;
     sequence.Run([&] {
       if (plan.planes == 1) {
         return LaunchProduct(buffers, params.f == nullptr ? ProductKind::kRightOut : ProductKind::kRight,

@@ -7,7 +7,7 @@
 namespace sessa::cuda {
 
 cudaError_t LaunchFlashForward(const PrefillContext& context, const PrefillForwardParams& params,
-                               cudaStream_t stream) {
+                               int32_t multiprocessors, cudaStream_t stream) {
   const PrefillPlan& plan = *context.plan;
   const StateLayout& layout = *context.state.layout;
   const ModelShape& shape = layout.shape;
@@ -31,9 +31,8 @@ cudaError_t LaunchFlashForward(const PrefillContext& context, const PrefillForwa
   p.heads_per_kv = shape.heads / shape.kv_heads;
   p.D = shape.width;
   p.scale = static_cast<float>(M_LOG2E / std::sqrt(static_cast<double>(shape.head_width())));
-  const int blocks = context.limits->multiprocessors;
-  return shape.head_width() == 128 ? LaunchFlash<FlashShape<128>>(p, blocks, stream)
-                                   : LaunchFlash<FlashShape<64>>(p, blocks, stream);
+  return shape.head_width() == 128 ? LaunchFlash<FlashShape<128>>(p, multiprocessors, stream)
+                                   : LaunchFlash<FlashShape<64>>(p, multiprocessors, stream);
 }
 
 }  // namespace sessa::cuda

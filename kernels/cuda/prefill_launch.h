@@ -89,8 +89,8 @@ cudaError_t LaunchPlainForward(const PrefillContext& context, const PrefillForwa
                                cudaStream_t stream);
 cudaError_t LaunchPlainSolve(const PrefillContext& context, const PrefillFeedbackParams& params,
                              cudaStream_t stream);
-// The tensor-core forward kernel, for head widths 64 and 128.
+// The tensor-core forward kernel, for head widths 64 and 128, on so many multiprocessors.
 cudaError_t LaunchFlashForward(const PrefillContext& context, const PrefillForwardParams& params,
-                               cudaStream_t stream);
+                               int32_t multiprocessors, cudaStream_t stream);
 
 }  // namespace sessa::cuda

@@ -11,5 +11,5 @@ find_package(CUDAToolkit REQUIRED)
 
 add_library(sessa_prefill_testing STATIC prefill_fixture.cc prefill_reference.cu)
 target_link_libraries(sessa_prefill_testing PUBLIC sessa_cuda_prefill)
-sessa_test(prefill_test SOURCES prefill_test.cc DEPS sessa_prefill_testing)
+sessa_test(prefill_test SOURCES prefill_test.cc prefill_linear_test.cc DEPS sessa_prefill_testing)
 sessa_program(prefill_bench SOURCES prefill_bench.cc DEPS sessa_prefill_testing CUDA::cublasLt)

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <random>
 
+#include "kernels/cuda/prefill_linear.h"
 #include "kernels/cuda/prefill_tables.h"
 #include "tests/kernels/cuda/prefill_reference.h"
 
@@ -199,6 +200,49 @@ void PrefillCase::Run() {
   CheckCuda(LaunchPrefillPrepare(context(), feedback(), nullptr), "LaunchPrefillPrepare");
   CheckCuda(LaunchPrefillSolve(context(), feedback(), nullptr), "LaunchPrefillSolve");
   CheckCuda(cudaDeviceSynchronize(), "prefill kernels");
+}
+
+void PrefillCase::RunFused() {
+  const int D = limits_.shape.width;
+  const int64_t size = int64_t{limits_.max_rows} * D;
+  DeviceArray<float> random(std::max(size, int64_t{D} * D));
+  DeviceArray<uint16_t> weight(int64_t{D} * D);
+  FillNormal(random.get(), int64_t{D} * D, 21, 1 / std::sqrt(static_cast<float>(D)), 0);
+  ToBf16(weight.get(), random.get(), int64_t{D} * D);
+  g_ = DeviceArray<float>(size);
+  u_ = DeviceArray<uint16_t>(size);
+  FillNormal(g_.get(), size, 22, 1, 0);
+  PrefillContext fused = context();
+  CheckCuda(cudaStreamCreateWithFlags(&fused.side.stream, cudaStreamNonBlocking), "stream");
+  for (cudaEvent_t* event : {&fused.side.begin, &fused.side.end}) CheckCuda(cudaEventCreate(event), "event");
+  PrefillFeedbackParams params = feedback();
+  params.f = nullptr;
+  params.o = o_.get();
+  params.out_weight = weight.get();
+  params.g = g_.get();
+  params.u = u_.get();
+  CheckCuda(LaunchPrefillAttention(fused, forward(), params, nullptr), "LaunchPrefillAttention");
+  CheckCuda(LaunchPrefillSolve(fused, params, nullptr), "LaunchPrefillSolve");
+  const PrefillLinear out{weight.get(), o_.get(), D, D, limits_.max_rows, limits_.multiprocessors};
+  CheckCuda(LaunchPrefillLinear(out, StoreEpilogueParams{f_.get(), D}, nullptr), "W_o");
+  CheckCuda(cudaDeviceSynchronize(), "fused prefill kernels");
+  for (cudaEvent_t event : {fused.side.begin, fused.side.end}) CheckCuda(cudaEventDestroy(event), "event");
+  CheckCuda(cudaStreamDestroy(fused.side.stream), "stream");
+}
+
+std::string PrefillCase::CheckGate() const {
+  const std::vector<float> s = s_.ToHost(), g = g_.ToHost();
+  const std::vector<uint16_t> u = u_.ToHost();
+  const int64_t D = limits_.shape.width;
+  for (const PrefillSegment& segment : segments_) {
+    for (int64_t i = segment.first_row * D; i < (segment.first_row + segment.rows) * D; i++) {
+      const float want = s[i] * g[i];
+      if (!(std::abs(FromBf16(u[i]) - want) <= std::abs(want) / 256)) {
+        return "u differs from s g in row " + std::to_string(i / D) + " column " + std::to_string(i % D);
+      }
+    }
+  }
+  return "";
 }
 
 namespace {

@@ -78,6 +78,11 @@ class PrefillCase {
 
   // Runs the launchers and waits.
   void Run();
+  // The same where Solve makes f = o W_o^T and u = s g itself, inverses on a side stream. f is then what it
+  // made.
+  void RunFused();
+  // An error text when u of RunFused is not s * g, rounded; empty: fine.
+  std::string CheckGate() const;
   // Against float64, after Run.
   RelativeError ForwardError() const;
   RelativeError FeedbackError() const;
@@ -102,8 +107,8 @@ class PrefillCase {
   PrefillPlan plan_;
   DeviceArray<char> table_, workspace_, pages_, open_pages_;
   DeviceArray<int32_t> page_table_;
-  DeviceArray<uint16_t> q_, qb_, o_;
-  DeviceArray<float> gamma_, f_, s_;
+  DeviceArray<uint16_t> q_, qb_, o_, u_;
+  DeviceArray<float> gamma_, f_, s_, g_;
   DeviceArray<unsigned long long> saturations_;
   // Dense copies for the reference: (positions of all segments, width), rounded as the state is.
   DeviceArray<float> k_, v_, kb_, past_s_;

@@ -141,6 +141,25 @@ TEST_F(Prefill, PlainKernels) {
   }
 }
 
+TEST_F(Prefill, FusedSolve) {
+  const std::vector<std::vector<SegmentLength>> batches = {
+      {{0, 2048}}, {{0, 2000}}, {{2100, 2000}}, {{0, 700}, {100, 700}, {64, 30}}, {{5, 20}, {0, 1}}};
+  for (const std::vector<SegmentLength>& lengths : batches) {
+    PrefillCase work(Limits(1024, 16, 4), lengths, Attention::kPrevious, 14);
+    ASSERT_TRUE(work.plan().fuses);
+    EXPECT_EQ(work.plan().forward_blocks > 0, lengths[0].rows >= 700)
+        << lengths[0].start << " " << lengths[0].rows;
+    work.RunFused();
+    const RelativeError error = work.FeedbackError();
+    const std::string what = std::to_string(lengths[0].rows) + " rows on " + std::to_string(lengths[0].start);
+    EXPECT_LE(error.all, kTolerance) << what;
+    EXPECT_LE(error.worst_row, kWorstRow) << what << ", row " << error.worst;
+    EXPECT_EQ(work.CheckState(), "") << what;
+    EXPECT_EQ(work.CheckGate(), "") << what;
+    std::printf("  fused %-30s s %.1e (row %.1e)\n", what.c_str(), error.all, error.worst_row);
+  }
+}
+
 TEST_F(Prefill, CountsSaturatedState) {
   for (const bool tensor_cores : {true, false}) {
     for (const int rows : {40, 200}) {
