@@ -24,8 +24,9 @@ absl::Status Activations::Allocate(const Sizes& sizes) {
   take(head_n, 2 * int64_t{sizes.output_rows} * sizes.pitch);
   take(logits, 4 * int64_t{sizes.output_rows} * sizes.shape.vocab);
   take(slots, 4 * int64_t{sizes.slots});
-  take(partials, 4 * sizes.partial_floats);
-  take(next_item, 4);
+  take(partials, 4 * sizes.partials * sizes.partial_floats);
+  take(arrivals, 4 * sizes.partials * AttentionShape::kCounters);
+  take(next_item, 2 * 4);
   return status;
 }
 

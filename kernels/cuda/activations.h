@@ -19,7 +19,8 @@ struct Activations {
     int32_t output_rows = 0;      // of a Head slice
     int32_t project_outputs = 0;  // padded
     int32_t slots = 0;
-    int64_t partial_floats = 0;  // all items together
+    int64_t partials = 0;  // of attention, each of ...
+    int64_t partial_floats = 0;
   };
   absl::Status Allocate(const Sizes& sizes);
 
@@ -44,7 +45,8 @@ struct Activations {
   float* logits = nullptr;     // (output_rows, V)
   int32_t* slots = nullptr;    // (slots) tokens sampled last
   float* partials = nullptr;
-  int32_t* next_item = nullptr;
+  int32_t* arrivals = nullptr;   // AttentionShape::kCounters for each partial
+  int32_t* next_item = nullptr;  // (2)
 
  private:
   std::vector<DeviceBuffer> memory_;

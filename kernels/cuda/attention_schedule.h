@@ -1,10 +1,10 @@
-// How the attention of decode rows is cut into items, each the work of one warp.
+// How the attention of decode rows is cut up, and in which order its parts are merged.
 //
 // The result must not depend on what else is in the batch, so the order of additions is fixed by the row's
-// own length alone: leaves of 16 tokens; the leaves of an item merged one by one, ascending; the items of a
-// row merged by attention_merge.cu. An item is one block of 64 tokens, or more in long contexts so that a row
-// has at most kMaxItems of them. With little work in a batch ("fine") each leaf is a warp's work and the
-// merge kernel does what the warp would have done, in the same order.
+// own length (and the shape and the card): a unit of 128 tokens has a leaf for each warp, whose tokens are
+// interleaved with the others' (decode_items.cuh); the leaves of a unit are merged, then up to 16 units as a
+// run, then the runs. Rows of more than kMaxUnits have longer units. With little work in a batch ("fine")
+// each leaf goes to another multiprocessor; otherwise a unit does. Which of them merges does not matter.
 #pragma once
 
 #include <cstdint>
@@ -17,28 +17,22 @@
 
 namespace sessa::cuda {
 
-inline constexpr int32_t kLeafTokens = 16;
 inline constexpr int32_t kBlockTokens = 64;
-inline constexpr int32_t kLeavesPerBlock = kBlockTokens / kLeafTokens;
-inline constexpr int32_t kMaxItems = 128;     // of a row, in whole blocks
-inline constexpr int32_t kMaxFineUnits = 64;  // blocks of the longest row of a fine batch
+inline constexpr int32_t kUnitTokens = 128;
+inline constexpr int32_t kMaxUnits = 128;  // of a row
+inline constexpr int32_t kRunUnits = 16;
+inline constexpr int32_t kMaxLeaves = 4;  // of a unit
 
-SESSA_HD inline int32_t BlocksOf(int32_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
-// Blocks of an item of a row that attends to `tokens`.
-SESSA_HD inline int32_t BlocksPerItem(int32_t tokens) {
-  return (BlocksOf(tokens) + kMaxItems - 1) / kMaxItems;
+// Tokens of a unit of a row that attends to `tokens`; its last unit may have fewer.
+SESSA_HD inline int32_t UnitTokens(int32_t tokens) {
+  const int32_t units = (tokens + kUnitTokens - 1) / kUnitTokens;
+  return (units + kMaxUnits - 1) / kMaxUnits * kUnitTokens;
 }
 
-SESSA_HD inline int32_t ItemsOf(int32_t tokens, bool fine) {
+SESSA_HD inline int32_t UnitsOf(int32_t tokens) {
   if (tokens <= 0) return 0;
-  if (fine) return (tokens + kLeafTokens - 1) / kLeafTokens;
-  const int32_t per_item = BlocksPerItem(tokens);
-  return (BlocksOf(tokens) + per_item - 1) / per_item;
-}
-
-// Tokens of an item.
-SESSA_HD inline int32_t ItemTokens(int32_t tokens, bool fine) {
-  return fine ? kLeafTokens : BlocksPerItem(tokens) * kBlockTokens;
+  const int32_t unit = UnitTokens(tokens);
+  return (tokens + unit - 1) / unit;
 }
 
 }  // namespace sessa::cuda

@@ -87,8 +87,8 @@ absl::Status CudaOps::Start(const ModelTensors& tensors) {
   cudaError_t error = cudaSetDevice(options_.device);
   if (error != cudaSuccess) return Unavailable(error, "taking the card");
   multiprocessors_ = device->multiProcessorCount;
-  attention_ =
-      PlanAttention(shape_.width, shape_.heads, shape_.kv_heads, options_.state_dtype == StateDtype::kF32);
+  attention_ = PlanAttention(shape_.width, shape_.heads, shape_.kv_heads,
+                             options_.state_dtype == StateDtype::kF32, device->sharedMemPerBlockOptin);
   absl::Status status = StartDevice();
   if (!status.ok()) return status;
   absl::StatusOr<Weights> weights = Weights::Load(shape_, tensors);
@@ -132,8 +132,6 @@ absl::Status CudaOps::StartBuffers() {
   const int32_t segments = BucketOf(options_.max_segments);
   max_rows_ = (std::max(options_.max_rows, segments) + 63) / 64 * 64;
   info_.max_output_rows = std::max(kMinOutputRows, segments);
-  const int64_t blocks =
-      std::max<int64_t>(int64_t{segments} * kMaxItems, 4 * int64_t{multiprocessors_} * kLeavesPerBlock);
   Activations::Sizes sizes;
   sizes.shape = shape_;
   sizes.rows = max_rows_;
@@ -142,8 +140,11 @@ absl::Status CudaOps::StartBuffers() {
   sizes.project_outputs =
       std::max(weights_.layer(0).project.padded_outputs, weights_.layer(0).in.padded_outputs);
   sizes.slots = options_.max_segments;
-  sizes.partial_floats =
-      attention_.fast ? blocks * (1 + attention_.forward_chunks) * attention_.partial_floats : 0;
+  if (attention_.fast) {
+    const int64_t units = std::max<int64_t>(int64_t{segments} * kMaxUnits, multiprocessors_);
+    sizes.partials = units * (1 + attention_.forward_chunks);
+    sizes.partial_floats = attention_.partial_floats;
+  }
   absl::Status status = a_.Allocate(sizes);
   if (status.ok()) status = ReserveDevice(tables_, kFirstTableBytes, "step tables");
   if (status.ok()) {
@@ -257,7 +258,7 @@ void CudaOps::BeginStep(const StepBatch& batch) {
   if (status_.ok()) Reserve(step);
   if (!status_.ok()) return;
   step.plan = BuildTables(batch, options_.max_segments, slab_.scratch_page(), slab_.scratch_open_page(),
-                          4 * multiprocessors_, step.tables.as());
+                          multiprocessors_ / kMaxLeaves, step.tables.as());
   Check(cudaEventRecord(step.begin, stream_), "recording an event");
   Check(cudaMemcpyAsync(tables_.as(), step.tables.as(), step.plan.layout.bytes, cudaMemcpyHostToDevice,
                         stream_),

@@ -117,6 +117,7 @@ AttentionParams CudaOps::DecodeAttention(int32_t layer) const {
   }
   params.ctx = a_.ctx;
   params.partials = a_.partials;
+  params.arrivals = a_.arrivals;
   params.next_item = a_.next_item;
   params.state = slab_.Layer(layer);
   params.row_count = pass_rows();
@@ -175,8 +176,7 @@ void CudaOps::Attend(int32_t layer) {
   if (!attention_.fast) {
     return Check(LaunchGenericAttention(params, decode_context_), "attention");
   }
-  Check(LaunchAttentionItems(params, attention_, multiprocessors_, decode_context_), "attention");
-  Check(LaunchAttentionMerge(params, attention_, decode_context_), "merging attention");
+  Check(LaunchDecodeAttention(params, attention_, multiprocessors_, decode_context_), "attention");
 }
 
 void CudaOps::FeedbackOut(int32_t layer) {

@@ -18,7 +18,7 @@ struct RowMeta {
 
 // How the decode rows' attention is cut up.
 struct DecodeHeader {
-  int32_t fine;  // 1: an item is a leaf (16 tokens); 0: whole blocks (attention_schedule.h)
+  int32_t fine;  // 1: an item is a leaf; 0: a unit (attention_schedule.h)
   int32_t unused[3];
 };
 

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kThreads) GenericAttentionKernel(AttentionPara
   float max = -1e30f, sum = 0.0f;
   for (int c = threadIdx.x; c < width; c += kThreads) acc[c] = 0.0f;
   __syncthreads();
-  for (int block = 0; block < BlocksOf(tokens); ++block) {
+  for (int block = 0; block * kBlockTokens < tokens; ++block) {
     const char* page = state.pages + p.pages[meta.page_begin + block] * state.page_bytes;
     PlaneBlock keys{page + (feedback ? state.kb : state.k) + static_cast<int64_t>(column) * number,
                     static_cast<int64_t>(key_width) * number, state.f32 ? Format::kF32 : Format::kBf16};

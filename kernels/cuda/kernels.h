@@ -138,32 +138,39 @@ struct AttentionParams {
   const RowMeta* rows;
   const int32_t* pages;
   const DecodeHeader* header;
-  const int32_t* feedback_first;  // (row_count + 1) items of the rows, running
-  const int32_t* forward_first;   // (row_count + 1), in units of forward_chunks items
+  const int32_t* feedback_first;  // (row_count + 1) units of the rows (attention_schedule.h), running
+  const int32_t* forward_first;   // (row_count + 1)
   const float* q;                 // (rows, D)
   const float* qb;                // (rows, D)
   void* o_bf16;                   // (rows, K), or null
   float* o;                       // (rows, D), or null
   float* ctx;                     // (rows, D)
-  float* partials;                // items of a step; AttentionShape::partial_floats each
-  int32_t* next_item;             // a counter, 0 between launches
+  float* partials;                // results of units or leaves; AttentionShape::partial_floats each
+  int32_t* arrivals;              // AttentionShape::kCounters for each of them; 0 between launches
+  int32_t* next_item;             // (2) counters; 0 between launches
   LayerState state;
   int32_t row_count, pitch;
   int32_t heads, kv_heads, head_width;
 };
-// What the split-KV kernels need for a shape.
+// What the split-KV kernel needs for a shape and a card.
 struct AttentionShape {
+  static constexpr int32_t kCounters = 3;
+
   bool fast = false;           // else LaunchGenericAttention
   int32_t group_heads = 1;     // query heads of one key head that an item covers
-  int32_t forward_chunks = 1;  // items that a block of one row's forward attention takes
+  int32_t forward_chunks = 1;  // items that a unit of one row's forward attention takes
   int64_t partial_floats = 0;  // of an item's result
+  int32_t warps = 0;           // that compute either attention on a multiprocessor; leaves of a unit
+  int32_t feedback_slots = 0, forward_slots = 0;  // of the rings
+  int32_t shared_bytes = 0;
 };
-AttentionShape PlanAttention(int32_t width, int32_t heads, int32_t kv_heads, bool f32_state);
-// The split-KV form: LaunchAttentionItems, then LaunchAttentionMerge. `workers` warps share the items.
-cudaError_t LaunchAttentionItems(const AttentionParams& params, const AttentionShape& shape,
-                                 int32_t multiprocessors, const LaunchContext& context);
-cudaError_t LaunchAttentionMerge(const AttentionParams& params, const AttentionShape& shape,
-                                 const LaunchContext& context);
+// `shared_limit`: bytes of shared memory that a block of threads may have.
+AttentionShape PlanAttention(int32_t width, int32_t heads, int32_t kv_heads, bool f32_state,
+                             int64_t shared_limit);
+// The split-KV form. Unlike other kernels it reads state before its predecessor has ended: kernels in front
+// of it must not let it begin (PdlTrigger) before their own PdlWait.
+cudaError_t LaunchDecodeAttention(const AttentionParams& params, const AttentionShape& shape,
+                                  int32_t multiprocessors, const LaunchContext& context);
 // Any shape and state type, one block of threads a row and head; slow.
 cudaError_t LaunchGenericAttention(const AttentionParams& params, const LaunchContext& context);
 

@@ -63,22 +63,15 @@ RowMeta MetaOf(const StepBatch& batch, const Segment& segment, int32_t i) {
   return meta;
 }
 
-// Items of each row's attentions, running; rows beyond `rows` have none.
+// Units of each row's attentions, running; rows beyond `count` have none.
 void Schedule(const RowMeta* rows, int32_t count, int32_t bucket, int32_t fine_limit, DecodeHeader* header,
               int32_t* feedback_first, int32_t* forward_first) {
-  int64_t blocks = 0;
-  bool fine = true;
-  for (int32_t r = 0; r < count; ++r) {
-    blocks += BlocksOf(rows[r].position + 1);
-    fine &= BlocksOf(rows[r].position + 1) <= kMaxFineUnits;
-  }
-  fine &= blocks < fine_limit;
-  header->fine = fine ? 1 : 0;
   feedback_first[0] = forward_first[0] = 0;
   for (int32_t r = 0; r < bucket; ++r) {
-    feedback_first[r + 1] = feedback_first[r] + (r < count ? ItemsOf(rows[r].position, fine) : 0);
-    forward_first[r + 1] = forward_first[r] + (r < count ? ItemsOf(rows[r].position + 1, fine) : 0);
+    feedback_first[r + 1] = feedback_first[r] + (r < count ? UnitsOf(rows[r].position) : 0);
+    forward_first[r + 1] = forward_first[r] + (r < count ? UnitsOf(rows[r].position + 1) : 0);
   }
+  header->fine = forward_first[bucket] <= fine_limit ? 1 : 0;
 }
 
 }  // namespace

@@ -43,7 +43,7 @@ int32_t BucketOf(int32_t rows);
 int64_t TableBytes(const StepBatch& batch, int32_t max_segments);
 
 // Fills `tables` (TableBytes bytes). `scratch_page` and `scratch_open_page` are where padded rows write.
-// `fine_limit`: batches with fewer attention blocks than this are cut finer (attention_schedule.h).
+// `fine_limit`: batches of at most so many units of attention are cut into leaves (attention_schedule.h).
 StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratch_page,
                      PageId scratch_open_page, int32_t fine_limit, void* tables);
 

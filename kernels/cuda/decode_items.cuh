@@ -1,0 +1,93 @@
+// The items of decode attention: which tokens of which row, and how they are dealt to warps.
+//
+// A unit's tokens go to its leaves in chunks of U, in turns: chunk i to leaf i % leaves. Chunk after chunk is
+// one contiguous stretch of a page, so that warps that work side by side read neighbouring memory.
+#pragma once
+
+#include "kernels/cuda/attention_schedule.h"
+#include "kernels/cuda/decode_ring.cuh"
+#include "kernels/cuda/kernels.h"
+
+namespace sessa::cuda {
+
+struct AttentionItem {
+  int row;  // < 0: there are no more items
+  int position, page_begin, open_page;
+  int first, closed_end, end;  // tokens [first, end); those from closed_end on are read from the open page
+  int unit, units;             // of the row
+  int leaf_begin, leaf_end;    // leaves of the unit that are this item's: all, or one ("fine")
+  int leaves;                  // of the unit that have tokens
+  int chunk;                   // forward: columns and query heads (decode_forward.cuh)
+  int slot, slot_stride;       // of the unit's result among the partials; from a unit to the row's next
+};
+
+// Items on their way from the warp that deals them to those that copy and compute.
+struct ItemQueue {
+  static constexpr int kDepth = 2;  // what is dealt early cannot go to whoever is done early
+  static constexpr int kPages = 32;
+  AttentionItem items[kDepth];
+  int32_t pages[kDepth][kPages];  // of the item's first blocks
+  RingBarrier full[kDepth], empty[kDepth];
+
+  __device__ __forceinline__ void Init(int readers) {
+    for (int i = 0; i < kDepth; ++i) {
+      full[i].Init(1);
+      empty[i].Init(readers);
+    }
+  }
+};
+
+// One attention's part of a block of threads: `warps` that compute, one that copies state for them and one
+// that looks up what comes next.
+struct EngineControl {
+  RingBarrier full[kMaxSlots], empty[kMaxSlots];
+  ItemQueue queue;
+  int last;  // whether this block of threads was the last to arrive (decode_merge.cuh)
+};
+struct Engine {
+  EngineControl* control;
+  char* ring;
+  float* leaves;      // [leaf][column] accumulators
+  float2* leaf_sums;  // [leaf][head] maximum and sum
+  int slots, warps;   // slots are a multiple of warps
+  int barrier;        // id of the named barrier of its computing warps
+};
+
+// The row of unit `unit` of all; first_of[r] is the first unit of row r. A whole warp searches.
+__device__ __forceinline__ int RowOf(const int32_t* first_of, int rows, int unit) {
+  const int lane = threadIdx.x & 31;
+  int low = 0;
+  while (rows > 1) {  // the row is one of low .. low + rows - 1
+    const int step = (rows + 31) / 32;
+    const bool at_most = lane * step < rows && first_of[low + lane * step] <= unit;
+    const int skipped = (__popc(__ballot_sync(kWholeWarp, at_most)) - 1) * step;
+    low += skipped;
+    rows = min(step, rows - skipped);
+  }
+  return low;
+}
+
+// Calls row(first token, end of its kind, open) for each row of chunks of an item, ascending: leaf l has the
+// tokens [first + l U, + U) of it, as far as they lie before the end. U is kOpen in the open block (0: there
+// is none).
+template <int kClosed, int kOpen, typename Row>
+__device__ __forceinline__ void ForChunkRows(const AttentionItem& item, int warps, const Row& row) {
+  for (int first = item.first; first < item.closed_end; first += warps * kClosed) {
+    row(first, item.closed_end, false);
+  }
+  if constexpr (kOpen > 0) {
+    for (int first = max(item.first, item.closed_end); first < item.end; first += warps * kOpen) {
+      row(first, item.end, true);
+    }
+  }
+}
+
+// Leaves of an item's unit that have tokens.
+template <int kClosed, int kOpen>
+__device__ __forceinline__ int CountLeaves(const AttentionItem& item, int warps) {
+  const int closed = (item.closed_end - item.first + kClosed - 1) / kClosed;
+  const int open = item.end - max(item.first, item.closed_end);
+  return min(warps, kOpen > 0 ? max(closed, (open + kOpen - 1) / max(kOpen, 1)) : closed);
+}
+
+}  // namespace sessa::cuda
