@@ -7,7 +7,7 @@ namespace sessa::cuda {
 
 // GELU(x) = x Phi(x), Phi(-|x|) = 1/2 erfc(|x| / sqrt 2) = t Q(t) exp(-x^2 / 2) with t = 1 / (1 + 0.35 |x|).
 // Q interpolates erfcx at Chebyshev nodes of t for |x| <= 13.2 (beyond, float32 holds no Phi): within 3.5e-6
-// of Phi, relatively, where abar is rounded to 2^-9.
+// of Phi, relatively, where abar is rounded to 8 bits.
 __device__ __forceinline__ float FastGelu(float x) {
   const float a = fabsf(x), t = __fdividef(1.0f, fmaf(0.35f, a, 1.0f));
   float q = 0.046132864f;
