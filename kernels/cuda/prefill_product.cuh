@@ -1,4 +1,5 @@
-// The products of the feedback solve, all of one form: fp16 weights or inverses (rows, k) times fp16 rows (k, n).
+// The products of the feedback solve, all of one form: fp16 weights or inverses (rows, k) times fp16 rows (k,
+// n).
 #pragma once
 
 #include "kernels/cuda/prefill_product_epilogue.cuh"
