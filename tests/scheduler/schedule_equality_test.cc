@@ -226,7 +226,7 @@ void ExpectEquality(CreateOpsFn create, uint32_t schedules) {
 }
 
 #if defined(__SANITIZE_THREAD__)
-constexpr uint32_t kSchedules = 60;
+constexpr uint32_t kSchedules = 20;
 #else
 constexpr uint32_t kSchedules = 300;
 #endif
