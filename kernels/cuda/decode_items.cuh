@@ -90,4 +90,74 @@ __device__ __forceinline__ int CountLeaves(const AttentionItem& item, int warps)
   return min(warps, kOpen > 0 ? max(closed, (open + kOpen - 1) / max(kOpen, 1)) : closed);
 }
 
+// Units of all rows, times what each is cut into.
+template <typename Kind>
+__device__ __forceinline__ int CountItems(const AttentionParams& p, const AttentionShape& shape) {
+  const int units = (Kind::kInclusive ? p.forward_first : p.feedback_first)[p.row_count];
+  return units * (Kind::kInclusive ? shape.forward_chunks : 1) * (p.header->fine ? shape.warps : 1);
+}
+
+template <typename Kind>
+__device__ __forceinline__ AttentionItem FindItem(const AttentionParams& p, const AttentionShape& shape,
+                                                  int index) {
+  const bool fine = p.header->fine != 0;
+  const int chunks = Kind::kInclusive ? shape.forward_chunks : 1, slots = fine ? shape.warps : 1;
+  const int32_t* first_of = Kind::kInclusive ? p.forward_first : p.feedback_first;
+  const int in_all = index / slots, unit_in_all = in_all / chunks;
+  AttentionItem item;
+  item.row = RowOf(first_of, p.row_count, unit_in_all);
+  const RowMeta meta = p.rows[item.row];
+  const int tokens = meta.position + (Kind::kInclusive ? 1 : 0), length = UnitTokens(tokens);
+  item.position = meta.position;
+  item.page_begin = meta.page_begin;
+  item.open_page = meta.open_page;
+  item.unit = unit_in_all - first_of[item.row];
+  item.units = first_of[item.row + 1] - first_of[item.row];
+  item.first = item.unit * length;
+  item.end = min(tokens, item.first + length);
+  const int own_block = meta.position / kBlockTokens * kBlockTokens;
+  item.closed_end = Kind::kInclusive ? item.end : min(max(own_block, item.first), item.end);
+  item.leaf_begin = fine ? index % slots : 0;
+  item.leaf_end = fine ? item.leaf_begin + 1 : shape.warps;
+  item.leaves = CountLeaves<Kind::kTokens, Kind::kOpenTokens>(item, shape.warps);
+  item.chunk = in_all % chunks;
+  item.slot = ((Kind::kInclusive ? p.feedback_first[p.row_count] : 0) + in_all) * slots;
+  item.slot_stride = chunks * slots;
+  return item;
+}
+
+// The dealing warp: finds the engine's items, some ahead of their use.
+template <typename Kind>
+__device__ __forceinline__ void DealItems(const AttentionParams& p, const AttentionShape& shape,
+                                          const Engine& engine, int first, int32_t* next_item) {
+  const int lane = threadIdx.x & 31, items = CountItems<Kind>(p, shape);
+  ItemQueue& queue = engine.control->queue;
+  int index = first;
+  for (int n = 0;; ++n) {
+    const int entry = n % ItemQueue::kDepth;
+    queue.empty[entry].Wait((n / ItemQueue::kDepth & 1) ^ 1);
+    if (n > 0) {
+      int dealt = 0;
+      if (lane == 0) {
+        dealt = atomicAdd(next_item, 1);         // in all, once for each item
+        if (dealt == items - 1) *next_item = 0;  // for the next launch
+      }
+      index = static_cast<int>(gridDim.x) + __shfl_sync(kWholeWarp, dealt, 0);
+    }
+    AttentionItem item;
+    item.row = -1;
+    if (index < items) {
+      item = FindItem<Kind>(p, shape, index);
+      if (item.first + lane * kBlockTokens < item.end) {
+        queue.pages[entry][lane] = p.pages[item.page_begin + item.first / kBlockTokens + lane];
+      }
+    }
+    if (lane == 0) queue.items[entry] = item;
+    __syncwarp();
+    if (lane == 0) queue.full[entry].Arrive();
+    if (item.row < 0) break;
+  }
+  PdlWait();
+}
+
 }  // namespace sessa::cuda
