@@ -107,6 +107,8 @@ absl::Status CudaOps::Start(const ModelTensors& tensors) {
   prefill_context_ = {stream_, device->major >= 9};
   status = StartBuffers();
   if (!status.ok()) return status;
+  status = few_rows_.Start(shape_, attention_, weights_, multiprocessors_);
+  if (!status.ok()) return status;
   return Describe(*device);
 }
 
@@ -191,7 +193,9 @@ void CudaOps::Check(const absl::Status& status) {
 // --- state memory ---
 
 absl::Status CudaOps::AllocateState(int32_t pages, int32_t open_pages) {
-  return slab_.Allocate(pages, open_pages, stream_);
+  absl::Status status = slab_.Allocate(pages, open_pages, stream_);
+  if (status.ok()) status = few_rows_.SetState(weights_, slab_, stream_);
+  return status;
 }
 
 void CudaOps::CopyPage(PageId from, PageId to) { Check(slab_.CopyPage(from, to, stream_), "copying a page"); }
@@ -259,6 +263,7 @@ void CudaOps::BeginStep(const StepBatch& batch) {
   if (!status_.ok()) return;
   step.plan = BuildTables(batch, options_.max_segments, slab_.scratch_page(), slab_.scratch_open_page(),
                           multiprocessors_ / kMaxLeaves, step.tables.as());
+  Check(few_rows_.NextEpoch(stream_, &step.tables.as<DecodeHeader>()->epoch), "clearing mailboxes");
   Check(cudaEventRecord(step.begin, stream_), "recording an event");
   Check(cudaMemcpyAsync(tables_.as(), step.tables.as(), step.plan.layout.bytes, cudaMemcpyHostToDevice,
                         stream_),
@@ -305,7 +310,7 @@ bool CudaOps::NextPass() {
 void CudaOps::StartDecode() {
   const StepPlan& plan = step_->plan;
   if (!plan.graph) return;
-  switch (graphs_.Next(plan.row_bucket, plan.output_bucket)) {
+  switch (graphs_.Next(graph_pass())) {
     case DecodeGraphs::Action::kRunEagerly:
       return;
     case DecodeGraphs::Action::kCapture:
@@ -313,7 +318,7 @@ void CudaOps::StartDecode() {
       capturing_ = true;
       return;
     case DecodeGraphs::Action::kReplay:
-      Check(graphs_.Launch(plan.row_bucket, plan.output_bucket, stream_), "launching a decode graph");
+      Check(graphs_.Launch(graph_pass(), stream_), "launching a decode graph");
       CopyHostRows(0, plan.decode_outputs);
       pass_ = Pass::kNone;
       return;
@@ -324,10 +329,10 @@ void CudaOps::FinishDecode() {
   if (!capturing_) return;
   capturing_ = false;
   const StepPlan& plan = step_->plan;
-  const cudaError_t error = graphs_.EndCapture(plan.row_bucket, plan.output_bucket, stream_);
+  const cudaError_t error = graphs_.EndCapture(graph_pass(), stream_);
   Check(error, "capturing a decode graph");
   if (error != cudaSuccess) return;
-  Check(graphs_.Launch(plan.row_bucket, plan.output_bucket, stream_), "launching a decode graph");
+  Check(graphs_.Launch(graph_pass(), stream_), "launching a decode graph");
   CopyHostRows(0, plan.decode_outputs);
 }
 

@@ -13,6 +13,7 @@
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/few_rows_pass.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lt_gemm.h"
 #include "kernels/cuda/prefill.h"
@@ -109,13 +110,22 @@ class CudaOps : public Ops {
     return reinterpret_cast<T*>(tables_.as() + offset);
   }
   int32_t LogitsRow(int32_t first) const;
+  // Whether the decode pass is one kernel over all layers, which the first layer's first phase launches.
+  bool few_rows() const {
+    return decode() && few_rows_.Takes(step_->plan.row_bucket, step_->plan.attention_units);
+  }
+  void RunFewRows();
+  DecodeGraphs::Pass graph_pass() const {
+    return {step_->plan.row_bucket, step_->plan.output_bucket, few_rows()};
+  }
   AttentionParams DecodeAttention(int32_t layer) const;
   PrefillContext Prefill(int32_t layer) const;
   // Whether the prefill solve makes f and u itself.
   bool SolveFuses() const;
   PrefillFeedbackParams PrefillFeedback(int32_t layer) const;
   PrefillLinear PrefillProduct(const Matrix& matrix, const void* x) const;
-  // y = X W^T with an epilogue: fused, or over cuBLASLt's product (prefill on other cards or in float32 state).
+  // y = X W^T with an epilogue: fused, or over cuBLASLt's product (prefill on other cards or in float32
+  // state).
   template <typename Epilogue>
   void Linear(const Matrix& matrix, const void* x, const Epilogue& epilogue, const char* what);
   SampleResult* device_results() const {
@@ -143,6 +153,7 @@ class CudaOps : public Ops {
   Activations a_;
   DeviceBuffer tables_, results_, prefill_table_, prefill_workspace_;
   DecodeGraphs graphs_;
+  FewRowsPassRunner few_rows_;
   SampleScratch sample_scratch_;
 
   absl::Status status_;  // the first device error

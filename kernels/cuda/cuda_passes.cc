@@ -71,7 +71,26 @@ void CudaOps::Embed() {
   Check(LaunchEmbed(params, decode() ? decode_context_ : prefill_context_), "embedding");
 }
 
+void CudaOps::RunFewRows() {
+  const TableLayout& layout = step_->plan.layout;
+  FewRowsParams params = {};
+  params.rows = row_table();
+  params.pages = DeviceTable<int32_t>(layout.pages);
+  params.header = DeviceTable<DecodeHeader>(layout.header);
+  params.feedback_first = DeviceTable<int32_t>(layout.feedback_first);
+  params.forward_first = DeviceTable<int32_t>(layout.forward_first);
+  params.rotation = shape_.use_rope ? a_.rotation : nullptr;
+  params.x = a_.x;
+  params.saturations = device_saturations();
+  params.row_count = pass_rows();
+  Check(few_rows_.Launch(params, stream_), "the layers of a few rows");
+}
+
 void CudaOps::NormIn(int32_t layer) {
+  if (few_rows()) {
+    if (layer == 0) RunFewRows();
+    return;
+  }
   const LayerWeights& w = weights_.layer(layer);
   const NormParams norm{a_.x,        nullptr,      w.norm.weight,    w.norm.bias,    a_.n,
                         pass_rows(), shape_.width, weights_.pitch(), shape_.norm_eps};
@@ -80,6 +99,7 @@ void CudaOps::NormIn(int32_t layer) {
 }
 
 void CudaOps::ProjectAppend(int32_t layer) {
+  if (few_rows()) return;
   const LayerWeights& w = weights_.layer(layer);
   ProjectEpilogueParams epilogue = {};
   epilogue.bias = w.project.bias;
@@ -166,6 +186,7 @@ PrefillFeedbackParams CudaOps::PrefillFeedback(int32_t layer) const {
 }
 
 void CudaOps::Attend(int32_t layer) {
+  if (few_rows()) return;
   if (!decode()) {
     const PrefillContext context = Prefill(layer);
     const PrefillForwardParams forward{a_.q_bf16, a_.o_bf16};
@@ -180,6 +201,7 @@ void CudaOps::Attend(int32_t layer) {
 }
 
 void CudaOps::FeedbackOut(int32_t layer) {
+  if (few_rows()) return;
   const LayerWeights& w = weights_.layer(layer);
   const int32_t rows = pass_rows(), pitch = weights_.pitch(), width = shape_.width;
   if (decode()) {
@@ -226,6 +248,7 @@ void CudaOps::PrefillSolve(int32_t layer) {
 }
 
 void CudaOps::ResidualOut(int32_t layer) {
+  if (few_rows()) return;
   const LayerWeights& w = weights_.layer(layer);
   const int32_t rows = pass_rows(), pitch = weights_.pitch(), width = shape_.width;
   const ResidualEpilogueParams epilogue{w.residual.bias, a_.x, width};

@@ -2,8 +2,8 @@
 
 namespace sessa::cuda {
 
-DecodeGraphs::Action DecodeGraphs::Next(int32_t row_bucket, int32_t output_bucket) {
-  const auto [entry, fresh] = graphs_.try_emplace({row_bucket, output_bucket}, nullptr);
+DecodeGraphs::Action DecodeGraphs::Next(const Pass& pass) {
+  const auto [entry, fresh] = graphs_.try_emplace(pass, nullptr);
   if (fresh) return Action::kRunEagerly;
   return entry->second == nullptr ? Action::kCapture : Action::kReplay;
 }
@@ -12,7 +12,7 @@ cudaError_t DecodeGraphs::BeginCapture(cudaStream_t stream) {
   return cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
 }
 
-cudaError_t DecodeGraphs::EndCapture(int32_t row_bucket, int32_t output_bucket, cudaStream_t stream) {
+cudaError_t DecodeGraphs::EndCapture(const Pass& pass, cudaStream_t stream) {
   cudaGraph_t graph = nullptr;
   cudaError_t error = cudaStreamEndCapture(stream, &graph);
   if (error != cudaSuccess) return error;
@@ -20,17 +20,17 @@ cudaError_t DecodeGraphs::EndCapture(int32_t row_bucket, int32_t output_bucket, 
   error = cudaGraphInstantiate(&exec, graph, 0);
   cudaGraphDestroy(graph);
   if (error != cudaSuccess) return error;
-  graphs_[{row_bucket, output_bucket}] = exec;
+  graphs_[pass] = exec;
   ++captured_;
   return cudaSuccess;
 }
 
-cudaError_t DecodeGraphs::Launch(int32_t row_bucket, int32_t output_bucket, cudaStream_t stream) {
-  return cudaGraphLaunch(graphs_.at({row_bucket, output_bucket}), stream);
+cudaError_t DecodeGraphs::Launch(const Pass& pass, cudaStream_t stream) {
+  return cudaGraphLaunch(graphs_.at(pass), stream);
 }
 
 void DecodeGraphs::Clear() {
-  for (auto& [buckets, exec] : graphs_) {
+  for (auto& [pass, exec] : graphs_) {
     if (exec != nullptr) cudaGraphExecDestroy(exec);
   }
   graphs_.clear();

@@ -1,12 +1,12 @@
-// Captured decode passes, one for each pair of batch buckets. A pair's first pass runs eagerly (kernels are
-// loaded then), its second is captured, and from then on it is one launch.
+// Captured decode passes, one for each kind of pass. The first of a kind runs eagerly (kernels are loaded
+// then), the second is captured, and from then on it is one launch.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include <compare>
 #include <cstdint>
 #include <map>
-#include <utility>
 
 namespace sessa::cuda {
 
@@ -18,21 +18,28 @@ class DecodeGraphs {
   DecodeGraphs(const DecodeGraphs&) = delete;
   DecodeGraphs& operator=(const DecodeGraphs&) = delete;
 
+  // What a captured pass depends on.
+  struct Pass {
+    int32_t row_bucket, output_bucket;
+    bool few_rows;  // run by the few-rows kernel
+    auto operator<=>(const Pass&) const = default;
+  };
+
   enum class Action { kRunEagerly, kCapture, kReplay };
-  // What to do with a pass of these buckets now.
-  Action Next(int32_t row_bucket, int32_t output_bucket);
+  // What to do with a pass of this kind now.
+  Action Next(const Pass& pass);
 
   // Between these, what is launched on the stream is recorded, not run.
   cudaError_t BeginCapture(cudaStream_t stream);
-  cudaError_t EndCapture(int32_t row_bucket, int32_t output_bucket, cudaStream_t stream);
-  cudaError_t Launch(int32_t row_bucket, int32_t output_bucket, cudaStream_t stream);
+  cudaError_t EndCapture(const Pass& pass, cudaStream_t stream);
+  cudaError_t Launch(const Pass& pass, cudaStream_t stream);
 
   // Forgets all captures: an address that they hold has changed. The stream must be idle.
   void Clear();
   int32_t captured() const { return captured_; }
 
  private:
-  std::map<std::pair<int32_t, int32_t>, cudaGraphExec_t> graphs_;  // null: ran eagerly so far
+  std::map<Pass, cudaGraphExec_t> graphs_;  // null: ran eagerly so far
   int32_t captured_ = 0;
 };
 

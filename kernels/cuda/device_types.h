@@ -19,7 +19,8 @@ struct RowMeta {
 // How the decode rows' attention is cut up.
 struct DecodeHeader {
   int32_t fine;  // 1: an item is a leaf; 0: a unit (attention_schedule.h)
-  int32_t unused[3];
+  uint32_t epoch;  // of the step, for the few-rows kernel (few_rows.h)
+  int32_t unused[2];
 };
 
 enum class OutputMode : int32_t {

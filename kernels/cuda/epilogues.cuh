@@ -6,11 +6,15 @@
 
 namespace sessa::cuda {
 
-// First byte of row `row` of a plane that begins at `plane` in its page and is `width` numbers wide.
-__device__ __forceinline__ char* StateRow(const LayerState& state, const RowMeta& meta, const int32_t* pages,
+// The page that a row's own token lies in.
+__device__ __forceinline__ int64_t OwnPage(const RowMeta& meta, const int32_t* pages) {
+  return pages[meta.page_begin + (meta.position >> 6)];
+}
+
+// First byte of a row's own token in a plane that begins at `plane` in its page and is `width` numbers wide.
+__device__ __forceinline__ char* StateRow(const LayerState& state, const RowMeta& meta, int64_t own_page,
                                           int64_t plane, int32_t width) {
-  const int64_t page = pages[meta.page_begin + (meta.position >> 6)];
-  return state.pages + page * state.page_bytes + plane +
+  return state.pages + own_page * state.page_bytes + plane +
          static_cast<int64_t>(meta.position & 63) * width * (state.f32 ? 4 : 2);
 }
 
@@ -20,6 +24,27 @@ __device__ __forceinline__ void StoreNumber(const LayerState& state, char* row, 
   } else {
     reinterpret_cast<bf16*>(row)[column] = __float2bfloat16_rn(value);
   }
+}
+
+// s of column n to its page; in compact state as fp16 and, for readers in the same block, as float32.
+__device__ __forceinline__ void StoreFeedback(const LayerState& state, const RowMeta& meta, int64_t own_page,
+                                              int32_t n, float s, unsigned long long* saturations) {
+  char* stored = StateRow(state, meta, own_page, state.s, state.width);
+  if (state.f32) {
+    reinterpret_cast<float*>(stored)[n] = s;
+    return;
+  }
+  int saturated = 0;
+  reinterpret_cast<__half*>(stored)[n] = ToHalfSaturated(s, saturated);
+  if (saturated != 0 && meta.live != 0) atomicAdd(saturations, 1ull);
+  char* open = state.open_pages + meta.open_page * state.open_page_bytes + state.open_s;
+  reinterpret_cast<float*>(open)[static_cast<int64_t>(meta.position & 63) * state.width + n] = s;
+}
+
+// Columns 2 i and 2 i + 1 of a head, turned by (cosine, sine). Rounded in one way wherever it is used.
+__device__ __forceinline__ float2 Rotate(float2 y, float2 turn) {
+  return make_float2(__fmaf_rn(y.x, turn.x, -__fmul_rn(y.y, turn.y)),
+                     __fmaf_rn(y.x, turn.y, __fmul_rn(y.y, turn.x)));
 }
 
 struct InEpilogue : InEpilogueParams {
@@ -61,18 +86,19 @@ struct ProjectEpilogue : ProjectEpilogueParams {
       return;
     }
     const RowMeta meta = rows[row];
-    if (n < kv) return StoreNumber(state, StateRow(state, meta, pages, state.k, kv), n, y);
-    if (n < 2 * kv) return StoreNumber(state, StateRow(state, meta, pages, state.v, kv), n - kv, y);
-    StoreNumber(state, StateRow(state, meta, pages, state.kb, d), n - 2 * kv - d, y);
+    const int64_t page = OwnPage(meta, pages);
+    if (n < kv) return StoreNumber(state, StateRow(state, meta, page, state.k, kv), n, y);
+    if (n < 2 * kv) return StoreNumber(state, StateRow(state, meta, page, state.v, kv), n - kv, y);
+    StoreNumber(state, StateRow(state, meta, page, state.kb, d), n - 2 * kv - d, y);
   }
   __device__ void operator()(int row, int n, float y0, float y1, int outputs) const {
     y0 += bias[n];
     if (n + 1 < outputs) y1 += bias[n + 1];
     if (rotation != nullptr && n < state.width + state.kv) {  // the head width is even
-      const float2 turn = rotation[static_cast<int64_t>(row) * (head_width / 2) + (n % head_width) / 2];
-      const float even = y0, odd = y1;
-      y0 = even * turn.x - odd * turn.y;
-      y1 = even * turn.y + odd * turn.x;
+      const float2 turned = Rotate(
+          make_float2(y0, y1), rotation[static_cast<int64_t>(row) * (head_width / 2) + (n % head_width) / 2]);
+      y0 = turned.x;
+      y1 = turned.y;
     }
     Place(row, n, y0);
     if (n + 1 < outputs) Place(row, n + 1, y1);
@@ -86,16 +112,7 @@ struct FeedbackEpilogue : FeedbackEpilogueParams {
     const int64_t at = static_cast<int64_t>(row) * state.width + n;
     const float s = fmaf(gamma[row], ctx[at], f);
     static_cast<bf16*>(u)[static_cast<int64_t>(row) * pitch + n] = __float2bfloat16_rn(s * g[at]);
-    char* stored = StateRow(state, meta, pages, state.s, state.width);
-    if (state.f32) {
-      reinterpret_cast<float*>(stored)[n] = s;
-      return;
-    }
-    int saturated = 0;
-    reinterpret_cast<__half*>(stored)[n] = ToHalfSaturated(s, saturated);
-    if (saturated != 0 && meta.live != 0) atomicAdd(saturations, 1ull);
-    char* open = state.open_pages + meta.open_page * state.open_page_bytes + state.open_s;
-    reinterpret_cast<float*>(open)[static_cast<int64_t>(meta.position & 63) * state.width + n] = s;
+    StoreFeedback(state, meta, OwnPage(meta, pages), n, s, saturations);
   }
   __device__ void operator()(int row, int n, float y0, float y1, int outputs) const {
     const RowMeta meta = rows[row];

@@ -1,6 +1,7 @@
 // Kernels that work on each row by itself: embedding, LayerNorm, gate, and epilogues over finished products.
 #include "kernels/cuda/epilogues.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/norm_row.cuh"
 
 namespace sessa::cuda {
 namespace {
@@ -27,64 +28,35 @@ __global__ void __launch_bounds__(kThreads) EmbedKernel(EmbedParams p) {
   }
 }
 
-constexpr int kNormThreads = 256;
-
-// Sum over the block of threads, in a fixed order; every thread gets it.
-__device__ float SumBlock(float x, float* warps) {
-  x = SumWarp(x);
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
-  __syncthreads();
-  float sum = 0.0f;
+// n = LayerNorm(x) * weight + bias, a row a warp.
+__global__ void __launch_bounds__(32) NormKernel(NormParams p) {
+  constexpr int kPairs = 16;
+  const int lane = threadIdx.x, width = p.width;
+  const auto pair = [&](const float* from, int k) {
+    const int c = 2 * (lane + 32 * k);
+    return make_float2(c < width ? from[c] : 0.0f, c + 1 < width ? from[c + 1] : 0.0f);
+  };
+  float2 weight[kPairs], bias[kPairs];
 #pragma unroll
-  for (int i = 0; i < kNormThreads / 32; ++i) sum += warps[i];
-  return sum;
-}
-
-// n = (x - mean) / sqrt(var + eps) * weight + bias, with the biased variance of the differences. A thread
-// keeps kEach numbers of a row in registers; wider rows are read again.
-__global__ void __launch_bounds__(kNormThreads) NormKernel(NormParams p) {
-  constexpr int kEach = 4;
-  __shared__ float warps[2][kNormThreads / 32];
-  float weight[kEach], bias[kEach];
-#pragma unroll
-  for (int k = 0; k < kEach; ++k) {
-    const int i = threadIdx.x + k * kNormThreads;
-    weight[k] = i < p.width ? p.weight[i] : 0.0f;
-    bias[k] = i < p.width ? p.bias[i] : 0.0f;
+  for (int k = 0; k < kPairs; ++k) {
+    weight[k] = pair(p.weight, k);
+    bias[k] = pair(p.bias, k);
   }
   PdlWait();
   PdlTrigger();
   const int row = blockIdx.x;
   const int from = p.outputs != nullptr ? p.outputs[row].row : row;
-  const float* x = p.x + static_cast<int64_t>(from) * p.width;
-  float values[kEach], sum = 0.0f, squares = 0.0f;
-#pragma unroll
-  for (int k = 0; k < kEach; ++k) {
-    const int i = threadIdx.x + k * kNormThreads;
-    values[k] = i < p.width ? x[i] : 0.0f;
-  }
-#pragma unroll
-  for (int k = 0; k < kEach; ++k) sum += values[k];
-  for (int i = threadIdx.x + kEach * kNormThreads; i < p.width; i += kNormThreads) sum += x[i];
-  const float mean = SumBlock(sum, warps[0]) / static_cast<float>(p.width);
-#pragma unroll
-  for (int k = 0; k < kEach; ++k) {
-    const float difference = threadIdx.x + k * kNormThreads < p.width ? values[k] - mean : 0.0f;
-    squares = fmaf(difference, difference, squares);
-  }
-  for (int i = threadIdx.x + kEach * kNormThreads; i < p.width; i += kNormThreads) {
-    squares = fmaf(x[i] - mean, x[i] - mean, squares);
-  }
-  const float scale = rsqrtf(SumBlock(squares, warps[1]) / static_cast<float>(p.width) + p.eps);
+  const float* x = p.x + static_cast<int64_t>(from) * width;
   bf16* n = static_cast<bf16*>(p.n) + static_cast<int64_t>(row) * p.pitch;
-#pragma unroll
-  for (int k = 0; k < kEach; ++k) {
-    const int i = threadIdx.x + k * kNormThreads;
-    if (i < p.width) n[i] = __float2bfloat16_rn(fmaf((values[k] - mean) * scale, weight[k], bias[k]));
-  }
-  for (int i = threadIdx.x + kEach * kNormThreads; i < p.width; i += kNormThreads) {
-    n[i] = __float2bfloat16_rn(fmaf((x[i] - mean) * scale, p.weight[i], p.bias[i]));
-  }
+  NormRow<kPairs, true>(
+      width, p.eps, [&](int k) { return pair(x, k); },
+      [&](int k, float2 y) {
+        const float2 w = k < kPairs ? weight[k] : pair(p.weight, k),
+                     b = k < kPairs ? bias[k] : pair(p.bias, k);
+        const int c = 2 * (lane + 32 * k);
+        n[c] = __float2bfloat16_rn(fmaf(y.x, w.x, b.x));
+        if (c + 1 < width) n[c + 1] = __float2bfloat16_rn(fmaf(y.y, w.y, b.y));
+      });
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -141,8 +113,8 @@ cudaError_t LaunchEmbed(const EmbedParams& params, const LaunchContext& context)
 }
 
 cudaError_t LaunchNorm(const NormParams& params, const LaunchContext& context) {
-  return LaunchKernel(NormKernel, dim3(params.row_count), dim3(kNormThreads), 0, context.dependent,
-                      context.stream, params);
+  return LaunchKernel(NormKernel, dim3(params.row_count), dim3(32), 0, context.dependent, context.stream,
+                      params);
 }
 
 cudaError_t LaunchGate(const float* s, const float* g, void* u, int32_t rows, int32_t width, int32_t pitch,

@@ -132,6 +132,7 @@ StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratc
   Schedule(decode, plan.decode_rows, plan.row_bucket, fine_limit, reinterpret_cast<DecodeHeader*>(base),
            reinterpret_cast<int32_t*>(base + layout.feedback_first),
            reinterpret_cast<int32_t*>(base + layout.forward_first));
+  plan.attention_units = reinterpret_cast<const int32_t*>(base + layout.forward_first)[plan.row_bucket];
 
   auto* rows = reinterpret_cast<RowMeta*>(base + layout.prefill_rows);
   for (size_t s = split.decode_segments; s < batch.segments.size(); ++s) {

@@ -1,0 +1,50 @@
+// LayerNorm of a row by one warp, in an order that every kernel shares.
+#pragma once
+
+#include "kernels/cuda/device_math.cuh"
+
+namespace sessa::cuda {
+
+// (x - mean) / sqrt(var + eps) of a row, with the biased variance of the differences. Lane l has the columns
+// 2 (l + 32 k) and the next: load(k) gives them, anything beyond the width, and store(k, normalised) takes
+// them. The first kPairs pairs are kept in registers; kWider: there may be more, which are loaded three
+// times.
+template <int kPairs, bool kWider, typename Load, typename Store>
+__device__ __forceinline__ void NormRow(int width, float eps, const Load& load, const Store& store) {
+  const int lane = threadIdx.x % 32;
+  const auto column = [&](int k) { return 2 * (lane + 32 * k); };
+  float2 kept[kPairs];
+  float even = 0.0f, odd = 0.0f;
+  const auto sum = [&](int k, float2 x) {
+    even += column(k) < width ? x.x : 0.0f;
+    odd += column(k) + 1 < width ? x.y : 0.0f;
+  };
+#pragma unroll
+  for (int k = 0; k < kPairs; ++k) sum(k, kept[k] = load(k));
+  if (kWider) {
+    for (int k = kPairs; 64 * k < width; ++k) sum(k, load(k));
+  }
+  const float mean = SumWarp(even + odd) / static_cast<float>(width);
+  even = odd = 0.0f;
+  const auto square = [&](int k, float2 x) {
+    const float x0 = column(k) < width ? x.x - mean : 0.0f, x1 = column(k) + 1 < width ? x.y - mean : 0.0f;
+    even = fmaf(x0, x0, even);
+    odd = fmaf(x1, x1, odd);
+  };
+#pragma unroll
+  for (int k = 0; k < kPairs; ++k) square(k, kept[k]);
+  if (kWider) {
+    for (int k = kPairs; 64 * k < width; ++k) square(k, load(k));
+  }
+  const float scale = rsqrtf(SumWarp(even + odd) / static_cast<float>(width) + eps);
+  const auto normalise = [&](int k, float2 x) {
+    if (column(k) < width) store(k, make_float2((x.x - mean) * scale, (x.y - mean) * scale));
+  };
+#pragma unroll
+  for (int k = 0; k < kPairs; ++k) normalise(k, kept[k]);
+  if (kWider) {
+    for (int k = kPairs; 64 * k < width; ++k) normalise(k, load(k));
+  }
+}
+
+}  // namespace sessa::cuda
