@@ -21,7 +21,8 @@ __device__ __forceinline__ void PdlWait() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-// From here on the next kernel may begin, as far as there is room beside this one.
+// From here on the next kernel may begin, as far as there is room beside this one. Never before PdlWait: that a
+// kernel has begun must mean that the last but one has ended (decode attention reads state on that ground).
 __device__ __forceinline__ void PdlTrigger() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
