@@ -11,9 +11,9 @@
 
 namespace sessa::cuda {
 
-inline constexpr int32_t kFewRows = 2;  // the most it takes
-inline constexpr int32_t kFewUnits =
-    48;  // ... of units of either attention (attention_schedule.h), of all rows
+// The most it takes: rows, and units (attention_schedule.h) of either attention, of all rows together.
+inline constexpr int32_t kFewRows = 2;
+inline constexpr int32_t kFewUnits = 48;
 
 // What a layer is made of, in device memory. Shapes as in weights.h; K = row pitch of matrices.
 struct FewRowsLayer {
