@@ -124,6 +124,7 @@ __device__ __forceinline__ void WeighStretch(bool opens_leaf, int heads, int ste
     const float factor = token % step == 0 ? Exp2((token == 0 ? carried : last) - max) : 1.0f;
     const float weight = token < tokens ? Exp2(score - max) : 0.0f;
     memory.weights[head][token] = make_float2(factor, weight);
+    __syncwarp();  // all have read what was carried
     if (token == 15) memory.max[head] = max;
   }
 }

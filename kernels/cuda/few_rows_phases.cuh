@@ -166,6 +166,7 @@ __device__ __forceinline__ void Project(const FewRowsParams& p, int layer_index,
     if (rotates) y = Rotate(y, turn);
     Place(p, layer.state, m.rows[row], m.own_pages[row], row, n, y, pass.epoch);
   }
+  __syncthreads();  // the strands are read: the attention's query may take their place
   if (IsCopying() && layer_index + 1 < p.layer_count) FetchWeights(p, m.layers[(layer_index + 1) % 2], m);
 }
 
