@@ -21,8 +21,8 @@ namespace {
 // Logits by (session, position of the token that they predict).
 using LogitsMap = std::map<std::pair<uint64_t, int64_t>, std::vector<float>>;
 
-// Writes down all logits. A session is told by the seed of its turns. Steps take a time of their rows, so that a
-// seed's schedule is always the same.
+// Writes down all logits. A session is told by the seed of its turns. Steps take a time of their rows, so
+// that a seed's schedule is always the same.
 class RecordingOps : public ForwardingOps {
  public:
   RecordingOps(std::unique_ptr<Ops> ops, LogitsMap* logits, std::string* difference)

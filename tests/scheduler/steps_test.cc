@@ -58,7 +58,8 @@ TEST_P(StepsTest, ALongPrefillLeavesNoDecoderOutOfAnyStep) {
     toy.emitter().RunOnce();
   }
   EXPECT_GE(prefill_steps, 2048 / (128 - kDecoders) + 1);
-  EXPECT_LE(prefill_steps, 20) << "small ones first and now and then, else what the decoders leave of 128 rows";
+  EXPECT_LE(prefill_steps, 20)
+      << "small ones first and now and then, else what the decoders leave of 128 rows";
 }
 
 TEST_P(StepsTest, SixteenDecodersCallEachPhaseOnceALayer) {

@@ -1,5 +1,5 @@
-// A device fault is final: it is reported by Collect, stays, and nothing aborts or hangs. The fault is real (an
-// address that nobody owns) and spoils the process for CUDA, so this is a program of its own.
+// A device fault is final: it is reported by Collect, stays, and nothing aborts or hangs. The fault is real
+// (an address that nobody owns) and spoils the process for CUDA, so this is a program of its own.
 #include "gtest/gtest.h"
 #include "tests/kernels/cuda/cuda_fixture.h"
 
