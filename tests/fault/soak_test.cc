@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <random>
 #include <thread>
@@ -147,7 +148,13 @@ TEST(SoakTest, EveryRequestHasOneEndAndNothingIsLost) {
   SessadProcess sessad({"--state_memory=256M", "--slow_reader_timeout=1s", "--max_batch_tokens=512"});
   ASSERT_TRUE(sessad.listening()) << sessad.log();
   std::vector<std::unique_ptr<Client>> clients;
-  for (int i = 0; i < kConnections; ++i) clients.push_back(std::make_unique<Client>(sessad.grpc_address()));
+  for (int i = 0; i < kConnections; ++i) {
+    clients.push_back(std::make_unique<Client>(sessad.grpc_address()));
+    // A first attempt may fail in the client library (connect's errno is read after other calls): it tries
+    // again.
+    ASSERT_TRUE(clients.back()->channel->WaitForConnected(std::chrono::system_clock::now() +
+                                                          std::chrono::seconds(30)));
+  }
 
   const int64_t resident_idle = sessad.resident_bytes();
   const absl::Time start = absl::Now();
