@@ -27,7 +27,7 @@ struct Feedback {
   // Rows of kb and s of `count` tokens from `token` on, which lie in the block of `page`.
   static __device__ __forceinline__ void Copy(const AttentionParams& p, const AttentionItem& item,
                                               int64_t page, int token, int count, bool open, char* slot,
-                                              RingBarrier* full) {
+                                              CopyBarrier* full) {
     const int width = p.state.width, in_block = token & 63;
     const char* state = p.state.pages + page * p.state.page_bytes;
     const char* values = open ? p.state.open_pages + item.open_page * p.state.open_page_bytes + p.state.open_s

@@ -36,8 +36,9 @@ __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemo
     m.feedback_first[thread] = p.feedback_first[thread];
     m.forward_first[thread] = p.forward_first[thread];
   }
-  if (thread < kSlots) InitBarrier(&m.arrived[thread]);
-  if (thread == kSlots) InitBarrier(&m.project_arrived);
+  if (thread < kSlots) m.arrived[thread].Init(kFullArrivals);
+  if (thread == kSlots) m.project_arrived.Init(kFullArrivals);
+  if (thread <= kSlots) FenceBarrierInit();
   FenceCopies();
   __syncthreads();
   if (IsCopying()) FetchWeights(p, m.layers[0], m);
@@ -68,7 +69,7 @@ __device__ __forceinline__ void Attend(const FewRowsParams& p, const LayerState&
     const FewRowsItem item = m.items[at.item];
     const int position = m.rows[item.row].position;
     if (at.from == 0 && (!at.open || item.closed == 0)) AwaitQuery(p, item, pass.epoch, m.attention);
-    AwaitBytes(&m.arrived[slot], pass.parity >> slot & 1);
+    m.arrived[slot].Wait(pass.parity >> slot & 1);
     pass.parity ^= 1u << slot;
     if (item.forward && at.count > 0 &&
         TokenOf<V>(item, false, at.from + at.count - 1, p.attention.warps) == position) {

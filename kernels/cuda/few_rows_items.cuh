@@ -127,21 +127,23 @@ __device__ __noinline__ void CopyStretch(const FewRowsParams& p, const LayerStat
   }
   if (lane == 0) ExpectBytes(&m.arrived[slot], at.count * total);
   __syncwarp();
-  if (number >= at.count) return;
-  const int64_t page = p.pages[meta.page_begin + (token >> 6)];
-  const char* from = state.pages + page * state.page_bytes;
-  if (item.forward) {
-    from += (plane == 0 ? state.k : state.v) + item.first_column * 2;
-  } else if (plane == 0) {
-    from += state.kb;
-  } else if (!at.open) {
-    from += state.s;
-  } else {
-    from = state.open_pages + meta.open_page * state.open_page_bytes + state.open_s;
+  if (number < at.count) {
+    const int64_t page = p.pages[meta.page_begin + (token >> 6)];
+    const char* from = state.pages + page * state.page_bytes;
+    if (item.forward) {
+      from += (plane == 0 ? state.k : state.v) + item.first_column * 2;
+    } else if (plane == 0) {
+      from += state.kb;
+    } else if (!at.open) {
+      from += state.s;
+    } else {
+      from = state.open_pages + meta.open_page * state.open_page_bytes + state.open_s;
+    }
+    char* to = m.ring[slot] + plane * (at.open ? kOpenStretch : kStretch) * pitch +
+               number * (plane == 0 ? pitch : value_pitch);
+    CopyBytes<false>(to, from + static_cast<int64_t>(token & 63) * row_bytes, bytes, &m.arrived[slot]);
   }
-  char* to = m.ring[slot] + plane * (at.open ? kOpenStretch : kStretch) * pitch +
-             number * (plane == 0 ? pitch : value_pitch);
-  CopyBytes(to, from + static_cast<int64_t>(token & 63) * row_bytes, bytes, &m.arrived[slot]);
+  EndCopies(&m.arrived[slot]);
 }
 
 }  // namespace sessa::cuda

@@ -40,8 +40,9 @@ __device__ __forceinline__ void FetchWeights(const FewRowsParams& p, const FewRo
   __syncwarp();
   if (any) {
     const char* from = static_cast<const char*>(layer.project) + static_cast<int64_t>(output) * bytes;
-    CopyBytes(reinterpret_cast<char*>(m.project[lane]), from, bytes, &m.project_arrived);
+    CopyBytes<false>(reinterpret_cast<char*>(m.project[lane]), from, bytes, &m.project_arrived);
   }
+  EndCopies(&m.project_arrived);
   if (!IsOwner(p) || lane >= 4) return;
   const void* weights = lane < 2 ? layer.in : lane == 2 ? layer.out : layer.residual;
   PrefetchRows(weights, OwnColumn() + (lane == 1 ? p.width : 0), lane < 2 ? 2 * p.width : p.width, p.pitch);
@@ -149,7 +150,7 @@ __device__ __forceinline__ void Project(const FewRowsParams& p, int layer_index,
   if (any && n + 1 < p.project_outputs) bias.y = LoadConstant(layer.project_bias + n + 1);
   if (any && rotates) turn = p.rotation[((row << p.head_shift) | (n & (p.head_width - 1))) / 2];
   TileWeights<kFewTiles> weights;
-  AwaitBytes(&m.project_arrived, layer_index & 1);
+  m.project_arrived.Wait(layer_index & 1);
   ReadTile<kFewTiles>(m.project, p.pitch, weights);
   if (ProjectGroup(0) < p.project_outputs) {
     AwaitInput(p.mail.abar, p.width, pass, m.linear);

@@ -83,8 +83,8 @@ struct FewRowsMemory {
   int32_t item_count;
   int32_t merge_chunk, merge_column, merge_sums;  // where this block's columns of o are in forward items
   FewRowsLayer layers[2];                         // this one and the next
-  uint64_t arrived[kSlots];                       // barriers of the ring
-  uint64_t project_arrived;
+  CopyBarrier arrived[kSlots];                    // of the ring
+  CopyBarrier project_arrived;
 };
 
 // Where a pass stands; the same in all threads.
