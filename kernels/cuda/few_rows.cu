@@ -67,12 +67,10 @@ __device__ __forceinline__ void Attend(const FewRowsParams& p, const LayerState&
 #pragma unroll 1
   for (Stretch at = FirstStretch(m); at.item < m.item_count; at = NextStretch(m, at)) {
     const FewRowsItem item = m.items[at.item];
-    const int position = m.rows[item.row].position;
     if (at.from == 0 && (!at.open || item.closed == 0)) AwaitQuery(p, item, pass.epoch, m.attention);
     m.arrived[slot].Wait(pass.parity >> slot & 1);
     pass.parity ^= 1u << slot;
-    if (item.forward && at.count > 0 &&
-        TokenOf<V>(item, false, at.from + at.count - 1, p.attention.warps) == position) {
+    if (EndsWithNewest(p, m, at)) {
       AwaitNewest(p, item, pass.epoch, at.count - 1, m.ring[slot]);
     }
     __syncthreads();
