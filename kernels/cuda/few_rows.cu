@@ -17,6 +17,7 @@
 // post next: a block's items have been awaited before any owner posts its o, owners' own reads are done
 // before they post u, and that the others have read abar is awaited by the first owner before it posts x.
 // Nothing of the next layer is posted before all owners' x.
+#include "kernels/cuda/compiled_code.h"
 #include "kernels/cuda/few_rows_attention.cuh"
 #include "kernels/cuda/few_rows_merge.cuh"
 #include "kernels/cuda/few_rows_phases.cuh"
@@ -150,17 +151,18 @@ int64_t WideWords(int32_t width) { return int64_t{kFewRows} * width; }
 
 bool FewRowsFits(int32_t width, int32_t heads, int32_t project_outputs, int32_t multiprocessors,
                  const AttentionShape& attention) {
-  int device = 0, shared = 0, cooperative = 0, major = 0;
+  int device = 0, shared = 0, cooperative = 0;
+  bool hopper = false;
   if (cudaGetDevice(&device) != cudaSuccess ||
       cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) != cudaSuccess) {
+      cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) != cudaSuccess ||
+      RunsHopperCode(&hopper) != cudaSuccess) {
     return false;
   }
   const int32_t items = kFewUnits * attention.warps * (1 + attention.forward_chunks);
   return attention.fast && heads > 1 && width <= 1024 && width / kGroup <= multiprocessors &&
          project_outputs <= kFewOutputs * multiprocessors && items / multiprocessors + 2 <= kMaxBlockItems &&
-         major >= 9 && cooperative != 0 && shared >= static_cast<int>(sizeof(FewRowsMemory<4>));
+         hopper && cooperative != 0 && shared >= static_cast<int>(sizeof(FewRowsMemory<4>));
 }
 
 FewRowsMail FewRowsMailAt(void* memory, int32_t width, int32_t y_pitch) {
