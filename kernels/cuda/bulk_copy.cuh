@@ -1,17 +1,20 @@
-// Copies from global to shared memory, and the barriers at which they arrive. From sm_90 on the copy engine
-// makes them, before that cp.async, 16 bytes a lane. racecheck does not see when the engine's copies arrive,
-// so a build for it (SESSA_CUDA_BULK_COPIES=OFF) uses cp.async everywhere: the same bytes at the same
-// barriers.
+// Copies from global to shared memory, and the barriers at which they arrive. From sm_90 on the copy engine makes
+// them, before that cp.async, 16 bytes a lane.
+//
+// racecheck sees neither arrive, and does not connect the lanes of a warp of which one arrives for all. In a build
+// for it (SESSA_CUDA_RACECHECK) copies are plain loads and stores and each lane arrives for itself: the same bytes
+// at the same barriers, so that what it can check is who waits for whom.
 #pragma once
 
 #include <cstdint>
 
-#ifndef SESSA_BULK_COPIES
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#ifndef SESSA_RACECHECK
+#define SESSA_RACECHECK 0
+#endif
+#if !SESSA_RACECHECK && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900)
 #define SESSA_BULK_COPIES 1
 #else
 #define SESSA_BULK_COPIES 0
-#endif
 #endif
 
 namespace sessa::cuda {
@@ -49,7 +52,17 @@ struct CopyBarrier {
     while (!Passed(parity)) {
     }
   }
+  // The arrival of a whole warp: kWarpArrivals arrivals, after what all its lanes did.
+  __device__ __forceinline__ void ArriveAsWarp() {
+#if SESSA_RACECHECK
+    Arrive();
+#else
+    __syncwarp();
+    if ((threadIdx.x & 31) == 0) Arrive();
+#endif
+  }
 };
+inline constexpr int kWarpArrivals = SESSA_RACECHECK ? 32 : 1;
 
 // Makes initialised barriers visible to the copy engine; a __syncthreads follows.
 __device__ __forceinline__ void FenceBarrierInit() {
@@ -100,9 +113,13 @@ __device__ __forceinline__ void CopyBytes(char* to, const char* from, int bytes,
   }
 #else
   for (int at = 0; at < bytes; at += 16) {
+#if SESSA_RACECHECK
+    *reinterpret_cast<uint4*>(to + at) = *reinterpret_cast<const uint4*>(from + at);
+#else
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(SharedAddress(to + at)),
                  "l"(from + at)
                  : "memory");
+#endif
   }
 #endif
 }
@@ -119,7 +136,9 @@ __device__ __forceinline__ void WarpCopyBytes(char* to, const char* from, int by
 }
 
 __device__ __forceinline__ void EndCopies(CopyBarrier* barrier) {
-#if !SESSA_BULK_COPIES
+#if SESSA_RACECHECK
+  barrier->Arrive();
+#elif !SESSA_BULK_COPIES
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(SharedAddress(&barrier->bits))
                : "memory");
 #endif

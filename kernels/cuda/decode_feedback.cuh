@@ -122,8 +122,7 @@ struct Feedback {
         } else {
           AddTokens < kTokens<4 ? kTokens : 4, false>(q, slot, width, min(count, kTokens), sum);
         }
-        __syncwarp();
-        if (lane == 0) engine.control->empty[place.slot].Arrive();
+        engine.control->empty[place.slot].ArriveAsWarp();
       }
       place.Advance(step, engine.slots);
     });

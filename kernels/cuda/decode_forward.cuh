@@ -127,8 +127,7 @@ struct Forward {
       if (count > 0) {
         engine.control->full[place.slot].Wait(place.Use());
         AddTokens(q, engine.ring + place.slot * kSlotBytes, pitch, d, min(count, kTokens), sums);
-        __syncwarp();
-        if (lane == 0) engine.control->empty[place.slot].Arrive();
+        engine.control->empty[place.slot].ArriveAsWarp();
       }
       place.Advance(step, engine.slots);
     });

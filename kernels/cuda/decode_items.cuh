@@ -29,10 +29,10 @@ struct ItemQueue {
   int32_t pages[kDepth][kPages];  // of the item's first blocks
   CopyBarrier full[kDepth], empty[kDepth];
 
-  __device__ __forceinline__ void Init(int readers) {
+  __device__ __forceinline__ void Init(int readers) {  // warps
     for (int i = 0; i < kDepth; ++i) {
-      full[i].Init(1);
-      empty[i].Init(readers);
+      full[i].Init(kWarpArrivals);
+      empty[i].Init(readers * kWarpArrivals);
     }
   }
 };
@@ -153,8 +153,7 @@ __device__ __forceinline__ void DealItems(const AttentionParams& p, const Attent
       }
     }
     if (lane == 0) queue.items[entry] = item;
-    __syncwarp();
-    if (lane == 0) queue.full[entry].Arrive();
+    queue.full[entry].ArriveAsWarp();
     if (item.row < 0) break;
   }
   PdlWait();
