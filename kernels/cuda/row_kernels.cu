@@ -94,7 +94,8 @@ __global__ void __launch_bounds__(kThreads) EpilogueKernel(Product product, Epil
   const int n = 2 * (blockIdx.y * kThreads + threadIdx.x);
   if (n >= product.outputs) return;
   const float* y = product.y + row * product.pitch + n;
-  epilogue(row, n, y[0], n + 1 < product.outputs ? y[1] : 0.0f, product.outputs);
+  epilogue.Apply(epilogue.Load(row, n, product.outputs), row, n, y[0], n + 1 < product.outputs ? y[1] : 0.0f,
+                 product.outputs);
 }
 
 template <typename Epilogue>
