@@ -19,6 +19,9 @@ __device__ __forceinline__ void ExpectBytes(uint64_t* barrier, int bytes) {
                "r"(bytes)
                : "memory");
 }
+__device__ __forceinline__ void ArriveBarrier(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+}
 __device__ __forceinline__ void CopyBytes(char* to, const char* from, int bytes, uint64_t* barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
@@ -41,6 +44,7 @@ __device__ __forceinline__ void FenceCopies() { asm volatile("fence.proxy.async.
 #else  // never run there
 __device__ __forceinline__ void InitBarrier(uint64_t*) {}
 __device__ __forceinline__ void ExpectBytes(uint64_t*, int) {}
+__device__ __forceinline__ void ArriveBarrier(uint64_t*) {}
 __device__ __forceinline__ void CopyBytes(char*, const char*, int, uint64_t*) {}
 __device__ __forceinline__ void AwaitBytes(uint64_t*, uint32_t) {}
 __device__ __forceinline__ void FenceCopies() {}

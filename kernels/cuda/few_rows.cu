@@ -9,15 +9,15 @@
 //   Feedback  all of o -> own columns of f, s (to the pages) and u (posted)
 //   Residual  all of u -> own columns of x (posted, for the next layer)
 //
-// Weights and state do not depend on the phases before, so they are under way before they are needed: the
-// projections' weights and the first stretches of state on their way to shared memory, the other weights in
-// the L2 cache a layer ahead, then in registers a phase ahead.
+// Weights and state do not depend on the phases before, so a warp of its own brings them to shared memory
+// before they are needed (few_rows_copies.cuh); the eight others compute.
 //
 // When may a word be written again, a layer later? When all its readers have it, which they show by what they
 // post next: a block's items have been awaited before any owner posts its o, owners' own reads are done
 // before they post u, and that the others have read abar is awaited by the first owner before it posts x.
 // Nothing of the next layer is posted before all owners' x.
 #include "kernels/cuda/few_rows_attention.cuh"
+#include "kernels/cuda/few_rows_copies.cuh"
 #include "kernels/cuda/few_rows_merge.cuh"
 #include "kernels/cuda/few_rows_phases.cuh"
 
@@ -27,7 +27,7 @@ namespace {
 template <int V>
 __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemory<V>& m) {
   const int thread = threadIdx.x;
-  LoadLayer(p, 0, m);
+  if (IsCopying()) LoadLayer(p, 0, m);
   if (thread < p.row_count) {
     m.rows[thread] = p.rows[thread];
     m.own_pages[thread] = static_cast<int32_t>(OwnPage(m.rows[thread], p.pages));
@@ -36,11 +36,14 @@ __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemo
     m.feedback_first[thread] = p.feedback_first[thread];
     m.forward_first[thread] = p.forward_first[thread];
   }
-  if (thread < kSlots) InitBarrier(&m.arrived[thread]);
-  if (thread == kSlots) InitBarrier(&m.project_arrived);
+  if (thread < 2) {
+    for (uint64_t* barriers : {m.weights_full, m.weights_free}) InitBarrier(barriers + thread);
+  }
+  if (thread < kSlots) {
+    for (uint64_t* barriers : {m.arrived, m.slot_free}) InitBarrier(barriers + thread);
+  }
   FenceCopies();
   __syncthreads();
-  if (IsCopying()) FetchWeights(p, m.layers[0], m);
   FewRowsPass pass{0, p.header->epoch, 0};
   while (pass.rows < p.row_count && m.rows[pass.rows].live != 0) ++pass.rows;
   ListItems(p, pass, m);
@@ -49,16 +52,20 @@ __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemo
   if (IsOwner(p) && row < pass.rows) {
     const int64_t at = static_cast<int64_t>(row) * p.width + OwnColumn() + c;
     m.x[row][c] = p.x[at];
-    Post(p.mail.x + at, __float_as_uint(m.x[row][c]), pass.epoch);
+    Post(p.mail.x + WordOf(row, OwnColumn() + c), __float_as_uint(m.x[row][c]), pass.epoch);
   }
   __syncthreads();
+  if (thread == 0) {
+    m.slots_used = 0;
+    for (Stretch at = FirstStretch(m); m.slots_used < kSlots && at.item < m.item_count;
+         at = NextStretch(m, at))
+      ++m.slots_used;
+  }
   return pass;
 }
 
-// The first kSlots stretches' copies are under way.
 template <int V, int GC>
-__device__ __forceinline__ void Attend(const FewRowsParams& p, const LayerState& state, FewRowsPass& pass,
-                                       FewRowsMemory<V>& m) {
+__device__ __forceinline__ void Attend(const FewRowsParams& p, FewRowsPass& pass, FewRowsMemory<V>& m) {
   Columns leaf;
   int slot = 0;
   Stretch ahead = FirstStretch(m);
@@ -74,53 +81,61 @@ __device__ __forceinline__ void Attend(const FewRowsParams& p, const LayerState&
         TokenOf<V>(item, false, at.from + at.count - 1, p.attention.warps) == position) {
       AwaitNewest(p, item, pass.epoch, at.count - 1, m.ring[slot]);
     }
-    __syncthreads();
+    SyncComputing();
     AttendStretch<V, GC>(p, item, at, m.ring[slot], m.attention, leaf);
     if (EndsItem(m, at)) PostItem<GC>(p, item, pass.epoch, leaf);
-    __syncthreads();
-    if (IsCopying()) CopyStretch(p, state, ahead, slot, m);
+    SyncComputing();
+    if (threadIdx.x == 0 && ahead.item < m.item_count) ArriveBarrier(&m.slot_free[slot]);
     ahead = NextStretch(m, ahead);
     slot = (slot + 1) % kSlots;
   }
 }
 
+// The slots whose stretch was the layer's last are free for the next layer's.
 template <int V>
-__device__ __forceinline__ void CopyFirstStretches(const FewRowsParams& p, const LayerState& state,
-                                                   FewRowsMemory<V>& m) {
-  Stretch at = FirstStretch(m);
+__device__ __forceinline__ void ReleaseSlots(FewRowsMemory<V>& m) {
+  if (threadIdx.x < m.slots_used) ArriveBarrier(&m.slot_free[threadIdx.x]);
+}
+
+// All of a pass, by the warps that compute.
+template <int V, int GC>
+__device__ __forceinline__ void ComputeLayers(const FewRowsParams& p, FewRowsPass& pass,
+                                              FewRowsMemory<V>& m) {
+  const bool owner = IsOwner(p);
 #pragma unroll 1
-  for (int slot = 0; slot < kSlots; ++slot) {
-    CopyStretch(p, state, at, slot, m);
-    at = NextStretch(m, at);
+  for (int l = 0; l < p.layer_count; ++l, ++pass.epoch) {
+    const FewRowsLayer& layer = m.layers[l % 2];
+    if (owner) {
+      AwaitBytes(&m.weights_full[kInHalf], 0);  // the layer's description, too
+      In(p, layer, pass, m);
+    } else {
+      PassWeights(kInHalf, 0, m);
+    }
+    Project(p, layer, pass, m);
+    Attend<V, GC>(p, pass, m);
+    if (owner) {
+      MergeItems(p, pass, m);
+      ReleaseSlots(m);
+      TileWeights<1> outs;
+      ReadOuts(p, m, outs);
+      FeedbackOut(p, layer.state, outs, pass, m);
+      ResidualOut(p, layer, outs, l + 1 == p.layer_count, pass, m);
+    } else {
+      ReleaseSlots(m);
+      PassWeights(kOutHalf, 1, m);
+    }
   }
 }
 
 template <int V, int GC>
-__global__ void __launch_bounds__(kFewThreads, 1) FewRowsKernel(const __grid_constant__ FewRowsParams p) {
+__global__ void __launch_bounds__(kFewBlock, 1) FewRowsKernel(const __grid_constant__ FewRowsParams p) {
   extern __shared__ uint4 shared[];
   FewRowsMemory<V>& m = *reinterpret_cast<FewRowsMemory<V>*>(shared);
   FewRowsPass pass = Begin(p, m);
-  const bool owner = IsOwner(p);
-  InTile in;
-  OutTiles outs;
-  if (owner) LoadIn(p, m.layers[0], in);
-#pragma unroll 1
-  for (int l = 0; l < p.layer_count; ++l, ++pass.epoch) {
-    const FewRowsLayer& layer = m.layers[l % 2];
-    const bool last = l + 1 == p.layer_count;
-    if (IsCopying()) CopyFirstStretches(p, layer.state, m);
-    if (owner) {
-      NormRows(p, layer, pass, m);
-      In(p, in, pass, m);
-    }
-    Project(p, l, pass, m);
-    Attend<V, GC>(p, layer.state, pass, m);
-    if (!owner) continue;
-    LoadOuts(p, layer, outs);
-    MergeItems(p, pass, m);
-    FeedbackOut(p, layer.state, outs, pass, m);
-    if (!last) LoadIn(p, m.layers[(l + 1) % 2], in);
-    ResidualOut(p, outs, last, pass, m);
+  if (IsCopying()) {
+    CopyLayers(p, m);
+  } else {
+    ComputeLayers<V, GC>(p, pass, m);
   }
 }
 
@@ -136,7 +151,7 @@ cudaError_t Launch(const FewRowsParams& params, int32_t multiprocessors, cudaStr
   attribute.val.cooperative = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(multiprocessors);
-  config.blockDim = dim3(kFewThreads);
+  config.blockDim = dim3(kFewBlock);
   config.dynamicSmemBytes = kShared;
   config.stream = stream;
   config.attrs = &attribute;
@@ -144,8 +159,8 @@ cudaError_t Launch(const FewRowsParams& params, int32_t multiprocessors, cudaStr
   return cudaLaunchKernelEx(&config, kernel, params);
 }
 
-// Of each kind of mailbox, in words.
-int64_t WideWords(int32_t width) { return int64_t{kFewRows} * width; }
+// Of a mailbox of x, abar, o or u.
+int64_t LineWords(int32_t width) { return int64_t{width} / kGroup * kFewLine; }
 
 }  // namespace
 
@@ -167,10 +182,10 @@ bool FewRowsFits(int32_t width, int32_t heads, int32_t project_outputs, int32_t 
 FewRowsMail FewRowsMailAt(void* memory, int32_t width, int32_t y_pitch) {
   FewRowsMail mail;
   mail.x = static_cast<Word*>(memory);
-  mail.abar = mail.x + WideWords(width);
-  mail.o = mail.abar + WideWords(width) / 2;
-  mail.u = mail.o + WideWords(width) / 2;
-  mail.y = mail.u + WideWords(width) / 2;
+  mail.abar = mail.x + LineWords(width);
+  mail.o = mail.abar + LineWords(width);
+  mail.u = mail.o + LineWords(width);
+  mail.y = mail.u + LineWords(width);
   mail.parts = mail.y + int64_t{kFewRows} * y_pitch;
   return mail;
 }

@@ -14,6 +14,7 @@ namespace sessa::cuda {
 // The most it takes: rows, and units (attention_schedule.h) of either attention, of all rows together.
 inline constexpr int32_t kFewRows = 2;
 inline constexpr int32_t kFewUnits = 48;
+inline constexpr int32_t kFewLine = 16;  // words of eight columns in a mailbox
 
 // What a layer is made of, in device memory. Shapes as in weights.h; K = row pitch of matrices.
 struct FewRowsLayer {
@@ -31,8 +32,8 @@ struct FewRowsLayer {
 
 // Where the blocks of threads leave numbers for each other (mailbox.cuh); rows of each are kFewRows.
 struct FewRowsMail {
-  unsigned long long* x;     // (rows, D) float
-  unsigned long long* abar;  // (rows, D / 2) pairs of bf16, as o and u
+  unsigned long long* x;     // (D / 8, kFewLine): rows of 8 floats
+  unsigned long long* abar;  // (D / 8, kFewLine): rows of 4 pairs of bf16, as o and u
   unsigned long long* y;     // (rows, y_pitch) float: q, k, v, qb, kb, gamma
   unsigned long long* o;
   unsigned long long* u;

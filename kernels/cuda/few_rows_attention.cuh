@@ -181,13 +181,13 @@ __device__ __forceinline__ void AttendStretch(const FewRowsParams& p, const FewR
   } else {
     ScoreFeedback<V>(p, slot, memory);
   }
-  __syncthreads();
+  SyncComputing();
   WeighStretch(opens_leaf, forward ? (GC * kFewColumns) >> p.head_shift : 1,
                forward ? kForwardStep
                : open  ? kOpenStep
                        : kClosedStep<V>,
                tokens, memory);
-  __syncthreads();
+  SyncComputing();
   constexpr int kRowBytes = FewRowsMemory<V>::kRowBytes;
   if (forward) {
     if (column >= GC * kFewColumns) return;

@@ -1,0 +1,135 @@
+// The warp of the few-rows kernel that copies: it brings weights and state to shared memory ahead of the
+// warps that compute, and the next layer's weights to the L2 cache.
+//
+// The weights' memory has two halves of 16 outputs. In a layer each holds first one thing, then another:
+//
+//   kOutHalf: half of the projections, then out_proj and W_out   kInHalf: W_in, then the projections' other
+//   half
+//
+// so that a half's barriers complete twice a layer, with parities 0 and 1. Weights of blocks that own no
+// columns are missing there, but their barriers complete all the same.
+#pragma once
+
+#include "kernels/cuda/few_rows_items.cuh"
+
+namespace sessa::cuda {
+
+template <int V>
+__device__ __forceinline__ void LoadLayer(const FewRowsParams& p, int layer, FewRowsMemory<V>& m) {
+  static_assert(sizeof(FewRowsLayer) % 8 == 0 && sizeof(FewRowsLayer) / 8 <= 32);
+  const int lane = threadIdx.x % 32;
+  if (layer < p.layer_count && lane < static_cast<int>(sizeof(FewRowsLayer) / 8)) {
+    reinterpret_cast<int64_t*>(&m.layers[layer % 2])[lane] =
+        reinterpret_cast<const int64_t*>(p.layers + layer)[lane];
+  }
+  __syncwarp();
+}
+
+__device__ __forceinline__ void PrefetchRows(const void* weight, int first, int outputs, int pitch) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if (first >= outputs) return;
+  const bf16* at = static_cast<const bf16*>(weight) + static_cast<int64_t>(first) * pitch;
+  const int bytes = min(kGroup, outputs - first) * pitch * 2;
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(at), "r"(bytes) : "memory");
+#endif
+}
+
+// This block's weights of a layer to the L2 cache, a lane eight outputs.
+__device__ __forceinline__ void PrefetchLayer(const FewRowsParams& p, const FewRowsLayer& layer) {
+  const int lane = threadIdx.x % 32, own = OwnColumn();
+  if (lane < kFewOutputs / kGroup)
+    PrefetchRows(layer.project, ProjectGroup(lane), p.project_outputs, p.pitch);
+  if (!IsOwner(p)) return;
+  if (lane == 4 || lane == 5) PrefetchRows(layer.in, own + (lane == 5 ? p.width : 0), 2 * p.width, p.pitch);
+  if (lane == 6) PrefetchRows(layer.out, own, p.width, p.pitch);
+  if (lane == 7) PrefetchRows(layer.residual, own, p.width, p.pitch);
+}
+
+// A half of the weights: output(lane) of a matrix of `outputs` outputs, or of two, to row `lane` of the half.
+template <int V, typename Output>
+__device__ __forceinline__ void CopyHalf(const FewRowsParams& p, int half, const void* first_matrix,
+                                         const void* last_matrix, int outputs, const Output& output,
+                                         FewRowsMemory<V>& m) {
+  const int lane = threadIdx.x % 32, bytes = p.pitch * 2;
+  const int64_t from = output(lane);
+  const bool any = lane < kFewOutputs / 2 && from < outputs;
+  const int count = __popc(__ballot_sync(kWholeWarp, any));
+  if (lane == 0) ExpectBytes(&m.weights_full[half], count * bytes);
+  __syncwarp();
+  if (!any) return;
+  const void* matrix = lane < kGroup ? first_matrix : last_matrix;
+  CopyBytes(reinterpret_cast<char*>(m.weights[half * kFewOutputs / 2 + lane]),
+            static_cast<const char*>(matrix) + from * bytes, bytes, &m.weights_full[half]);
+}
+template <int V>
+__device__ __forceinline__ void CopyProject(const FewRowsParams& p, const FewRowsLayer& layer, int half,
+                                            FewRowsMemory<V>& m) {
+  CopyHalf(
+      p, half, layer.project, layer.project, p.project_outputs,
+      [&](int lane) { return ProjectGroup(2 * half + lane / kGroup) + lane % kGroup; }, m);
+}
+template <int V>
+__device__ __forceinline__ void CopyIn(const FewRowsParams& p, const FewRowsLayer& layer,
+                                       FewRowsMemory<V>& m) {
+  CopyHalf(
+      p, kInHalf, layer.in, layer.in, IsOwner(p) ? 2 * p.width : 0,
+      [&](int lane) { return OwnColumn() + lane % kGroup + (lane < kGroup ? 0 : p.width); }, m);
+}
+template <int V>
+__device__ __forceinline__ void CopyOuts(const FewRowsParams& p, const FewRowsLayer& layer,
+                                         FewRowsMemory<V>& m) {
+  CopyHalf(
+      p, kOutHalf, layer.out, layer.residual, IsOwner(p) ? p.width : 0,
+      [&](int lane) { return OwnColumn() + lane % kGroup; }, m);
+}
+
+inline constexpr int kAllStretches = 1 << 30;
+
+// Stretches of state from `at` on, at most `count`, each to the next slot as soon as it is free.
+template <int V>
+__device__ __forceinline__ Stretch CopyStretches(const FewRowsParams& p, const LayerState& state, Stretch at,
+                                                 int count, uint32_t& parity, FewRowsMemory<V>& m) {
+  int slot = 0;
+#pragma unroll 1
+  for (int i = 0; i < count && at.item < m.item_count; ++i) {
+    AwaitBytes(&m.slot_free[slot], parity >> slot & 1);
+    parity ^= 1u << slot;
+    CopyStretch(p, state, at, slot, m);
+    at = NextStretch(m, at);
+    slot = (slot + 1) % kSlots;
+  }
+  return at;
+}
+
+// All of a pass. Layer 0 is in m.layers.
+template <int V>
+__device__ __forceinline__ void CopyLayers(const FewRowsParams& p, FewRowsMemory<V>& m) {
+  PrefetchLayer(p, m.layers[0]);
+  CopyIn(p, m.layers[0], m);
+  CopyProject(p, m.layers[0], kOutHalf, m);
+  uint32_t parity = ~0u;  // of slot_free: the slots are free at first
+  Stretch at = CopyStretches(p, m.layers[0].state, FirstStretch(m), kSlots, parity, m);
+#pragma unroll 1
+  for (int l = 0; l < p.layer_count; ++l) {
+    const FewRowsLayer& layer = m.layers[l % 2];
+    const FewRowsLayer& next = m.layers[(l + 1) % 2];
+    const bool last = l + 1 == p.layer_count;
+    AwaitBytes(&m.weights_free[kInHalf], 0);
+    CopyProject(p, layer, kInHalf, m);
+    LoadLayer(p, l + 1, m);  // nobody is in the layer before this one any more
+    AwaitBytes(&m.weights_free[kOutHalf], 0);
+    CopyOuts(p, layer, m);
+    AwaitBytes(&m.weights_free[kInHalf], 1);
+    if (!last) {
+      CopyIn(p, next, m);
+      PrefetchLayer(p, next);
+    }
+    CopyStretches(p, layer.state, at, kAllStretches, parity, m);
+    if (last) break;
+    CopyStretches(p, next.state, FirstStretch(m), kSlots, parity, m);
+    AwaitBytes(&m.weights_free[kOutHalf], 1);
+    CopyProject(p, next, kOutHalf, m);
+  }
+}
+
+}  // namespace sessa::cuda
