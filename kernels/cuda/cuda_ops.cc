@@ -240,7 +240,15 @@ void CudaOps::Reserve(Step& step) {
   Check(ReservePinned(step.tables, table_bytes, "step tables"));
   const int64_t outputs = static_cast<int64_t>(batch.outputs.size()) + info_.max_output_rows;
   const int64_t result_bytes = kResultsOffset + outputs * static_cast<int64_t>(sizeof(SampleResult));
-  if (result_bytes > results_.bytes()) Check(ReserveDevice(results_, 2 * result_bytes, "results"));
+  if (result_bytes > results_.bytes()) {
+    unsigned long long saturations = 0;
+    Check(cudaStreamSynchronize(stream_), "waiting for the device");
+    Check(cudaMemcpy(&saturations, device_saturations(), sizeof saturations, cudaMemcpyDeviceToHost),
+          "keeping counters");
+    Check(ReserveDevice(results_, 2 * result_bytes, "results"));
+    Check(cudaMemcpy(device_saturations(), &saturations, sizeof saturations, cudaMemcpyHostToDevice),
+          "keeping counters");
+  }
   Check(ReservePinned(step.results, result_bytes, "results"));
   step.host_rows.clear();
   step.copied_host_rows = 0;
@@ -268,7 +276,6 @@ void CudaOps::BeginStep(const StepBatch& batch) {
   Check(cudaMemcpyAsync(tables_.as(), step.tables.as(), step.plan.layout.bytes, cudaMemcpyHostToDevice,
                         stream_),
         "copying step tables");
-  Check(cudaMemsetAsync(device_saturations(), 0, kResultsOffset, stream_), "clearing counters");
   if (step.plan.prefill_rows > 0) PlanPrefillRows(step);
 }
 
@@ -368,7 +375,9 @@ absl::StatusOr<StepResult> CudaOps::Collect() {
   float milliseconds = 0.0f;
   Check(cudaEventElapsedTime(&milliseconds, step.begin, step.end), "timing a step");
   result.device_seconds = milliseconds * 1e-3;
-  result.state_saturations = *step.results.as<unsigned long long>();
+  const unsigned long long saturations = *step.results.as<unsigned long long>();
+  result.state_saturations = saturations - saturations_;
+  saturations_ = saturations;
   const auto* drawn = reinterpret_cast<const SampleResult*>(step.results.as() + kResultsOffset);
   result.outputs.resize(step.batch->outputs.size());
   collected_outputs_ = static_cast<int32_t>(result.outputs.size());

@@ -110,9 +110,10 @@ class CudaOps : public Ops {
     return reinterpret_cast<T*>(tables_.as() + offset);
   }
   int32_t LogitsRow(int32_t first) const;
-  // Whether the decode pass is one kernel over all layers, which the first layer's first phase launches.
+  // Whether the decode pass but for sampling is one kernel, which the first phase launches.
   bool few_rows() const {
-    return decode() && few_rows_.Takes(step_->plan.row_bucket, step_->plan.attention_units);
+    return decode() &&
+           few_rows_.Takes(step_->plan.row_bucket, step_->plan.output_bucket, step_->plan.attention_units);
   }
   void RunFewRows();
   DecodeGraphs::Pass graph_pass() const {
@@ -158,9 +159,10 @@ class CudaOps : public Ops {
 
   absl::Status status_;  // the first device error
   std::array<Step, kStepsInFlight> steps_;
-  int64_t begun_ = 0, collected_ = 0;  // steps
-  int32_t collected_outputs_ = 0;      // of the step collected last
-  Step* step_ = nullptr;               // the one being launched
+  int64_t begun_ = 0, collected_ = 0;   // steps
+  int32_t collected_outputs_ = 0;       // of the step collected last
+  unsigned long long saturations_ = 0;  // counted on the device by then
+  Step* step_ = nullptr;                // the one being launched
   Pass pass_ = Pass::kNone;
   bool capturing_ = false;
 };

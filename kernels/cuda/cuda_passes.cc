@@ -57,6 +57,7 @@ void CudaOps::Linear(const Matrix& matrix, const void* x, const Epilogue& epilog
 }
 
 void CudaOps::Embed() {
+  if (few_rows()) return RunFewRows();
   const EmbedParams params{row_table(),
                            a_.slots,
                            weights_.embed(),
@@ -79,18 +80,22 @@ void CudaOps::RunFewRows() {
   params.header = DeviceTable<DecodeHeader>(layout.header);
   params.feedback_first = DeviceTable<int32_t>(layout.feedback_first);
   params.forward_first = DeviceTable<int32_t>(layout.forward_first);
-  params.rotation = shape_.use_rope ? a_.rotation : nullptr;
-  params.x = a_.x;
+  params.slots = a_.slots;
+  params.embed = weights_.embed();
+  params.theta = weights_.theta();
+  params.norm_weight = weights_.norm().weight;
+  params.norm_bias = weights_.norm().bias;
+  params.head = weights_.head().weight;
+  params.outputs = output_table(0);
+  params.logits = a_.logits;
   params.saturations = device_saturations();
   params.row_count = pass_rows();
-  Check(few_rows_.Launch(params, stream_), "the layers of a few rows");
+  params.output_count = step_->plan.graph ? step_->plan.output_bucket : step_->plan.decode_outputs;
+  Check(few_rows_.Launch(params, stream_), "the pass of a few rows");
 }
 
 void CudaOps::NormIn(int32_t layer) {
-  if (few_rows()) {
-    if (layer == 0) RunFewRows();
-    return;
-  }
+  if (few_rows()) return;
   const LayerWeights& w = weights_.layer(layer);
   const NormParams norm{a_.x,        nullptr,      w.norm.weight,    w.norm.bias,    a_.n,
                         pass_rows(), shape_.width, weights_.pitch(), shape_.norm_eps};
@@ -273,6 +278,7 @@ void CudaOps::ResidualOut(int32_t layer) {
 }
 
 void CudaOps::Head(int32_t first, int32_t count) {
+  if (few_rows()) return;
   const LaunchContext& context = decode() ? decode_context_ : prefill_context_;
   if (decode() && step_->plan.graph) count = step_->plan.output_bucket;
   const NormParams norm{a_.x,  output_table(first), weights_.norm().weight, weights_.norm().bias, a_.head_n,

@@ -1,4 +1,4 @@
-// One kernel for all layers of a decode pass of one or two rows. Every multiprocessor runs one block of
+// One kernel for a decode pass of one or two rows, up to the logits. Every multiprocessor runs one block of
 // threads; the first D / 8 blocks each own eight columns of the model's width. A layer is six phases, which
 // hand rows to each other through mailboxes instead of barriers (mailbox.cuh):
 //
@@ -9,6 +9,8 @@
 //   Feedback  all of o -> own columns of f, s (to the pages) and u (posted)
 //   Residual  all of u -> own columns of x (posted, for the next layer)
 //
+// After the last layer all blocks take all of x and make their share of the logits.
+//
 // Weights and state do not depend on the phases before, so a warp of its own brings them to shared memory
 // before they are needed (few_rows_copies.cuh); the eight others compute.
 //
@@ -18,6 +20,7 @@
 // Nothing of the next layer is posted before all owners' x.
 #include "kernels/cuda/few_rows_attention.cuh"
 #include "kernels/cuda/few_rows_copies.cuh"
+#include "kernels/cuda/few_rows_head.cuh"
 #include "kernels/cuda/few_rows_merge.cuh"
 #include "kernels/cuda/few_rows_phases.cuh"
 
@@ -44,36 +47,35 @@ __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemo
   }
   FenceCopies();
   __syncthreads();
-  FewRowsPass pass{0, p.header->epoch, 0};
+  FewRowsPass pass{0, p.header->epoch, 0, make_float2(0.0f, 0.0f)};
   while (pass.rows < p.row_count && m.rows[pass.rows].live != 0) ++pass.rows;
   ListItems(p, pass, m);
   if (thread == 0) FindColumns(p, m);
   const int row = thread / kGroup, c = thread % kGroup;
   if (IsOwner(p) && row < pass.rows) {
-    const int64_t at = static_cast<int64_t>(row) * p.width + OwnColumn() + c;
-    m.x[row][c] = p.x[at];
-    Post(p.mail.x + WordOf(row, OwnColumn() + c), __float_as_uint(m.x[row][c]), pass.epoch);
+    const int64_t token = TokenOf(m.rows[row], p.slots, p.vocab);
+    const float x = __bfloat162float(static_cast<const bf16*>(p.embed)[token * p.pitch + OwnColumn() + c]);
+    m.x[row][c] = x;
+    Post(p.mail.x + WordOf(row, OwnColumn() + c), __float_as_uint(x), pass.epoch);
+  }
+  const ProjectOutputs outputs = OwnProjectOutputs(p, pass.rows);
+  if (outputs.any && Rotates(p, outputs.n)) {
+    pass.turn = TurnOf(m.rows[outputs.row].position, p.theta[(outputs.n & (p.head_width - 1)) / 2]);
   }
   __syncthreads();
-  if (thread == 0) {
-    m.slots_used = 0;
-    for (Stretch at = FirstStretch(m); m.slots_used < kSlots && at.item < m.item_count;
-         at = NextStretch(m, at))
-      ++m.slots_used;
-  }
+  if (thread == 0) ListStretches(m);
+  __syncthreads();
   return pass;
 }
 
 template <int V, int GC>
 __device__ __forceinline__ void Attend(const FewRowsParams& p, FewRowsPass& pass, FewRowsMemory<V>& m) {
   Columns leaf;
-  int slot = 0;
-  Stretch ahead = FirstStretch(m);
-  for (int i = 0; i < kSlots; ++i) ahead = NextStretch(m, ahead);
 #pragma unroll 1
-  for (Stretch at = FirstStretch(m); at.item < m.item_count; at = NextStretch(m, at)) {
-    const FewRowsItem item = m.items[at.item];
-    const int position = m.rows[item.row].position;
+  for (int i = 0; i < m.stretch_count; ++i) {
+    const Stretch at = UnpackStretch(m.stretches[i]);
+    const FewRowsItem& item = m.items[at.item];
+    const int slot = i % kSlots, position = m.rows[item.row].position;
     if (at.from == 0 && (!at.open || item.closed == 0)) AwaitQuery(p, item, pass.epoch, m.attention);
     AwaitBytes(&m.arrived[slot], pass.parity >> slot & 1);
     pass.parity ^= 1u << slot;
@@ -85,16 +87,14 @@ __device__ __forceinline__ void Attend(const FewRowsParams& p, FewRowsPass& pass
     AttendStretch<V, GC>(p, item, at, m.ring[slot], m.attention, leaf);
     if (EndsItem(m, at)) PostItem<GC>(p, item, pass.epoch, leaf);
     SyncComputing();
-    if (threadIdx.x == 0 && ahead.item < m.item_count) ArriveBarrier(&m.slot_free[slot]);
-    ahead = NextStretch(m, ahead);
-    slot = (slot + 1) % kSlots;
+    if (threadIdx.x == 0 && i + kSlots < m.stretch_count) ArriveBarrier(&m.slot_free[slot]);
   }
 }
 
 // The slots whose stretch was the layer's last are free for the next layer's.
 template <int V>
 __device__ __forceinline__ void ReleaseSlots(FewRowsMemory<V>& m) {
-  if (threadIdx.x < m.slots_used) ArriveBarrier(&m.slot_free[threadIdx.x]);
+  if (threadIdx.x < min(m.stretch_count, kSlots)) ArriveBarrier(&m.slot_free[threadIdx.x]);
 }
 
 // All of a pass, by the warps that compute.
@@ -119,12 +119,13 @@ __device__ __forceinline__ void ComputeLayers(const FewRowsParams& p, FewRowsPas
       TileWeights<1> outs;
       ReadOuts(p, m, outs);
       FeedbackOut(p, layer.state, outs, pass, m);
-      ResidualOut(p, layer, outs, l + 1 == p.layer_count, pass, m);
+      ResidualOut(p, layer, outs, pass, m);
     } else {
       ReleaseSlots(m);
       PassWeights(kOutHalf, 1, m);
     }
   }
+  if (p.output_count > 0) Head(p, pass, m);
 }
 
 template <int V, int GC>

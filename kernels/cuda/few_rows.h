@@ -1,5 +1,5 @@
-// The decode pass of one or two rows as one kernel over all layers (docs/kernels.md). It computes bit for bit
-// what the kernels of kernels.h compute one after the other.
+// The decode pass of one or two rows as one kernel, from the embeddings to the logits (docs/kernels.md). It
+// computes bit for bit what the kernels of kernels.h compute one after the other.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -47,12 +47,18 @@ struct FewRowsParams {
   const DecodeHeader* header;
   const int32_t* feedback_first;  // units of the rows, as AttentionParams
   const int32_t* forward_first;
-  const float2* rotation;  // (rows, d / 2), or null
-  float* x;                // (rows, D) in: embeddings, out: the residual stream after the last layer
+  const int32_t* slots;      // tokens sampled last
+  const void* embed;         // (V, K) bf16
+  const float* theta;        // (d / 2), or null: no RoPE
+  const float* norm_weight;  // (D), after the last layer
+  const float* norm_bias;
+  const void* head;           // (V, K) bf16
+  const OutputMeta* outputs;  // (output_count), at most kFewRows
+  float* logits;              // (output_count, V)
   unsigned long long* saturations;
   FewRowsMail mail;
   AttentionShape attention;
-  int32_t layer_count, row_count;
+  int32_t layer_count, row_count, output_count, vocab;
   int32_t width, pitch, kv, head_width, project_outputs, y_pitch;
   int32_t head_shift;     // head_width = 1 << head_shift
   int32_t group;          // query heads of a key head

@@ -34,15 +34,34 @@ __device__ __forceinline__ void PrefetchRows(const void* weight, int first, int 
 #endif
 }
 
-// This block's weights of a layer to the L2 cache, a lane eight outputs.
+__device__ __forceinline__ void PrefetchLine(const float* at) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(at) : "memory");
+}
+
+// This block's weights of a layer to the L2 cache, a lane eight outputs or columns.
 __device__ __forceinline__ void PrefetchLayer(const FewRowsParams& p, const FewRowsLayer& layer) {
   const int lane = threadIdx.x % 32, own = OwnColumn();
-  if (lane < kFewOutputs / kGroup)
+  if (lane < kFewOutputs / kGroup && ProjectGroup(lane) < p.project_outputs) {
     PrefetchRows(layer.project, ProjectGroup(lane), p.project_outputs, p.pitch);
+    PrefetchLine(layer.project_bias + ProjectGroup(lane));
+  }
   if (!IsOwner(p)) return;
   if (lane == 4 || lane == 5) PrefetchRows(layer.in, own + (lane == 5 ? p.width : 0), 2 * p.width, p.pitch);
   if (lane == 6) PrefetchRows(layer.out, own, p.width, p.pitch);
   if (lane == 7) PrefetchRows(layer.residual, own, p.width, p.pitch);
+  if (lane == 8) PrefetchLine(layer.norm_weight + own);
+  if (lane == 9) PrefetchLine(layer.norm_bias + own);
+  if (lane == 10 || lane == 11) PrefetchLine(layer.in_bias + own + (lane == 11 ? p.width : 0));
+  if (lane == 12) PrefetchLine(layer.residual_bias + own);
+}
+
+// This block's weights of a step of the head (few_rows_head.cuh).
+__device__ __forceinline__ void PrefetchHead(const FewRowsParams& p, int step) {
+  const int lane = threadIdx.x % 32;
+  if (p.output_count == 0) return;
+  if (lane < kHeadOutputs / kGroup) PrefetchRows(p.head, HeadGroup(step) + lane * kGroup, p.vocab, p.pitch);
+  if (lane == 8 && IsOwner(p)) PrefetchLine(p.norm_weight + OwnColumn());
+  if (lane == 9 && IsOwner(p)) PrefetchLine(p.norm_bias + OwnColumn());
 }
 
 // A half of the weights: output(lane) of a matrix of `outputs` outputs, or of two, to row `lane` of the half.
@@ -83,22 +102,17 @@ __device__ __forceinline__ void CopyOuts(const FewRowsParams& p, const FewRowsLa
       [&](int lane) { return OwnColumn() + lane % kGroup; }, m);
 }
 
-inline constexpr int kAllStretches = 1 << 30;
-
-// Stretches of state from `at` on, at most `count`, each to the next slot as soon as it is free.
+// Stretches [first, end) of a layer's state, each to its slot as soon as that is free.
 template <int V>
-__device__ __forceinline__ Stretch CopyStretches(const FewRowsParams& p, const LayerState& state, Stretch at,
-                                                 int count, uint32_t& parity, FewRowsMemory<V>& m) {
-  int slot = 0;
+__device__ __forceinline__ void CopyStretches(const FewRowsParams& p, const LayerState& state, int first,
+                                              int end, uint32_t& parity, FewRowsMemory<V>& m) {
 #pragma unroll 1
-  for (int i = 0; i < count && at.item < m.item_count; ++i) {
+  for (int i = first; i < min(end, m.stretch_count); ++i) {
+    const int slot = i % kSlots;
     AwaitBytes(&m.slot_free[slot], parity >> slot & 1);
     parity ^= 1u << slot;
-    CopyStretch(p, state, at, slot, m);
-    at = NextStretch(m, at);
-    slot = (slot + 1) % kSlots;
+    CopyStretch(p, state, UnpackStretch(m.stretches[i]), slot, m);
   }
-  return at;
 }
 
 // All of a pass. Layer 0 is in m.layers.
@@ -108,7 +122,7 @@ __device__ __forceinline__ void CopyLayers(const FewRowsParams& p, FewRowsMemory
   CopyIn(p, m.layers[0], m);
   CopyProject(p, m.layers[0], kOutHalf, m);
   uint32_t parity = ~0u;  // of slot_free: the slots are free at first
-  Stretch at = CopyStretches(p, m.layers[0].state, FirstStretch(m), kSlots, parity, m);
+  CopyStretches(p, m.layers[0].state, 0, kSlots, parity, m);
 #pragma unroll 1
   for (int l = 0; l < p.layer_count; ++l) {
     const FewRowsLayer& layer = m.layers[l % 2];
@@ -124,9 +138,10 @@ __device__ __forceinline__ void CopyLayers(const FewRowsParams& p, FewRowsMemory
       CopyIn(p, next, m);
       PrefetchLayer(p, next);
     }
-    CopyStretches(p, layer.state, at, kAllStretches, parity, m);
+    if (p.layer_count - l <= kHeadLayers) PrefetchHead(p, kHeadLayers - (p.layer_count - l));
+    CopyStretches(p, layer.state, kSlots, kMaxStretches, parity, m);
     if (last) break;
-    CopyStretches(p, next.state, FirstStretch(m), kSlots, parity, m);
+    CopyStretches(p, next.state, 0, kSlots, parity, m);
     AwaitBytes(&m.weights_free[kOutHalf], 1);
     CopyProject(p, next, kOutHalf, m);
   }

@@ -103,6 +103,26 @@ __device__ __forceinline__ Stretch NextStretch(const FewRowsMemory<V>& m, const 
   return StretchAt(m, last.item, last.open || turns, turns ? 0 : next);
 }
 
+// In one word, to be listed in shared memory.
+__device__ __forceinline__ uint32_t PackStretch(const Stretch& at) {
+  return static_cast<uint32_t>(at.item << 24 | at.from << 8 | at.count << 1 | (at.open ? 1 : 0));
+}
+__device__ __forceinline__ Stretch UnpackStretch(uint32_t packed) {
+  return {static_cast<int>(packed >> 24), static_cast<int>(packed >> 8 & 0xffff),
+          static_cast<int>(packed >> 1 & 0x7f), (packed & 1) != 0};
+}
+
+// All of the block's stretches. One thread.
+template <int V>
+__device__ __forceinline__ void ListStretches(FewRowsMemory<V>& m) {
+  m.stretch_count = 0;
+#pragma unroll 1
+  for (Stretch at = FirstStretch(m); at.item < m.item_count; at = NextStretch(m, at)) {
+    if (m.stretch_count == kMaxStretches) __trap();
+    m.stretches[m.stretch_count++] = PackStretch(at);
+  }
+}
+
 // One warp: starts copying a stretch's state to shared memory, a lane a token of kb or s (float32 in the
 // reader's own block), or of k or v. Nothing if there is no such stretch.
 template <int V>

@@ -71,6 +71,7 @@ cudaError_t FewRowsPassRunner::Launch(FewRowsParams params, cudaStream_t stream)
   params.column_chunks = (params.kv + 255) / 256;
   params.project_outputs = project_outputs_;
   params.y_pitch = y_pitch_;
+  params.vocab = shape_.vocab;
   params.norm_eps = shape_.norm_eps;
   params.gamma_max = static_cast<float>(shape_.gamma_max);
   return LaunchFewRows(params, multiprocessors_, stream);

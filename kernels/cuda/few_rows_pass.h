@@ -19,10 +19,10 @@ class FewRowsPassRunner {
   // The state that layers read and write.
   absl::Status SetState(const Weights& weights, const StateSlab& slab, cudaStream_t stream);
 
-  // Whether the kernel should run a pass of this bucket, whose attentions have so many units. With more state
-  // to stream, the kernels of the general pass are faster.
-  bool Takes(int32_t bucket, int32_t units) const {
-    return mail_.bytes() != 0 && bucket <= kFewRows && units <= most_units_;
+  // Whether the kernel should run a pass of these buckets, whose attentions have so many units. With more
+  // state to stream, the kernels of the general pass are faster.
+  bool Takes(int32_t row_bucket, int32_t output_bucket, int32_t units) const {
+    return mail_.bytes() != 0 && row_bucket <= kFewRows && output_bucket <= kFewRows && units <= most_units_;
   }
   // For the header of a step's tables; before the step's copies on the stream.
   cudaError_t NextEpoch(cudaStream_t stream, uint32_t* epoch);

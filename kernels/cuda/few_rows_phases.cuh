@@ -21,20 +21,31 @@ __device__ __forceinline__ void PassWeights(int half, uint32_t parity, FewRowsMe
   ReleaseWeights(half, m);
 }
 
+template <int V>
+__device__ __forceinline__ float2 MomentsOf(const FewRowsParams& p, const float* row) {
+  constexpr int kPairs = 4 * V;
+  float2 kept[kPairs];
+  const auto load = [&](int k) {
+    return *reinterpret_cast<const float2*>(&row[2 * (threadIdx.x % 32 + 32 * k)]);  // maybe beyond the width
+  };
+  if (p.width == 64 * kPairs) return NormMoments<kPairs, false, true>(p.width, p.norm_eps, load, kept);
+  return NormMoments<kPairs, false, false>(p.width, p.norm_eps, load, kept);
+}
+
 // n of all rows to the input of the linear layer. Every warp computes the moments, from the columns of all,
 // and normalises those of its own strand.
 template <int V>
-__device__ __forceinline__ void NormRows(const FewRowsParams& p, const FewRowsLayer& layer,
-                                         const FewRowsPass& pass, FewRowsMemory<V>& m) {
-  constexpr int kPairs = 4 * V;
+__device__ __forceinline__ void NormRows(const FewRowsParams& p, const float* norm_weight,
+                                         const float* norm_bias, const FewRowsPass& pass,
+                                         FewRowsMemory<V>& m) {
   const Strand strand = OwnStrand(p.pitch);
-  const int column = OwnColumns(strand), lane = threadIdx.x % 32;
+  const int column = OwnColumns(strand);
   const bool any = HasColumns(strand, p.width);
   float2 weight[2] = {}, bias[2] = {};
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    if (any) weight[i] = LoadConstantPair(layer.norm_weight + column + 2 * i);
-    if (any) bias[i] = LoadConstantPair(layer.norm_bias + column + 2 * i);
+    if (any) weight[i] = LoadConstantPair(norm_weight + column + 2 * i);
+    if (any) bias[i] = LoadConstantPair(norm_bias + column + 2 * i);
   }
   uint32_t numbers[4 * kFewRows];
   AwaitPairs<2 * kFewRows>(
@@ -43,34 +54,24 @@ __device__ __forceinline__ void NormRows(const FewRowsParams& p, const FewRowsLa
         return any && i / 2 < pass.rows ? p.mail.x + WordOf(i / 2, column) + i % 2 * 2 : nullptr;
       },
       numbers);
-  float4 x[kFewRows];
 #pragma unroll
   for (int row = 0; row < kFewRows; ++row) {
-    const uint32_t* of = numbers + 4 * row;
-    x[row] = make_float4(__uint_as_float(of[0]), __uint_as_float(of[1]), __uint_as_float(of[2]),
-                         __uint_as_float(of[3]));
-    if (any && row < pass.rows) *reinterpret_cast<float4*>(&m.linear.residual[row][column]) = x[row];
+    if (!any || row >= pass.rows) continue;
+    *reinterpret_cast<uint4*>(&m.linear.residual[row][column]) =
+        make_uint4(numbers[4 * row], numbers[4 * row + 1], numbers[4 * row + 2], numbers[4 * row + 3]);
   }
   SyncComputing();
-#pragma unroll
-  for (int row = 0; row < kFewRows; ++row) {
-    if (row >= pass.rows) break;
-    float2 kept[kPairs];
-    const float2 moments = NormMoments<kPairs, false>(
-        p.width, p.norm_eps,
-        [&](int k) {
-          const int c = 2 * (lane + 32 * k);
-          return c < p.width ? *reinterpret_cast<const float2*>(&m.linear.residual[row][c])
-                             : make_float2(0.0f, 0.0f);
-        },
-        kept);
+#pragma unroll 1
+  for (int row = 0; row < pass.rows; ++row) {
+    const float2 moments = MomentsOf<V>(p, m.linear.residual[row]);
     const auto normalise = [&](float number, float w, float b) {
       return fmaf((number - moments.x) * moments.y, w, b);
     };
     if (any) {
+      const float4 x = *reinterpret_cast<const float4*>(&m.linear.residual[row][column]);
       *reinterpret_cast<uint2*>(&m.linear.x[row][column]) = make_uint2(
-          PackBf16(normalise(x[row].x, weight[0].x, bias[0].x), normalise(x[row].y, weight[0].y, bias[0].y)),
-          PackBf16(normalise(x[row].z, weight[1].x, bias[1].x), normalise(x[row].w, weight[1].y, bias[1].y)));
+          PackBf16(normalise(x.x, weight[0].x, bias[0].x), normalise(x.y, weight[0].y, bias[0].y)),
+          PackBf16(normalise(x.z, weight[1].x, bias[1].x), normalise(x.w, weight[1].y, bias[1].y)));
     }
   }
   __syncwarp();
@@ -84,7 +85,8 @@ __device__ __forceinline__ void In(const FewRowsParams& p, const FewRowsLayer& l
   TileWeights<1> weights;
   ReadTile<1>(m.weights + kInHalf * kFewOutputs / 2, p.pitch, weights);
   const float bias = LoadConstant(layer.in_bias + OwnColumn() + c + (output < kGroup ? 0 : p.width));
-  NormRows(p, layer, pass, m);
+  NormRows(p, layer.norm_weight, layer.norm_bias, pass, m);
+  ReleaseWeights(kInHalf, m);
   MultiplyTile<1>(weights, pass.rows, p.pitch, m.linear, &m.linear.in);
   SyncComputing();
   if (row < pass.rows) {
@@ -98,7 +100,6 @@ __device__ __forceinline__ void In(const FewRowsParams& p, const FewRowsLayer& l
     }
     if (output >= kGroup) m.g[row][c] = y;
   }
-  ReleaseWeights(kInHalf, m);
 }
 
 // What becomes of outputs n and n + 1 of the projections, the bias added.
@@ -116,17 +117,27 @@ __device__ __forceinline__ void Place(const FewRowsParams& p, const LayerState& 
   if (n >= 2 * d + 2 * kv && n < 3 * d + 2 * kv) store(state.kb, d, n - 2 * d - 2 * kv);
 }
 
+// The two outputs of the projections that are a thread's, if any.
+struct ProjectOutputs {
+  int tile, row, pair, n;
+  bool any;
+};
+__device__ __forceinline__ ProjectOutputs OwnProjectOutputs(const FewRowsParams& p, int rows) {
+  const int tile = threadIdx.x / 64, row = threadIdx.x / 8 % 8, pair = threadIdx.x % 8;
+  const int n = ProjectGroup(2 * tile + pair / 4) + pair % 4 * 2;
+  return {tile, row, pair, n, tile < kFewTiles && n < p.project_outputs && row < rows};
+}
+__device__ __forceinline__ bool Rotates(const FewRowsParams& p, int n) {
+  return p.theta != nullptr && n < p.width + p.kv;
+}
+
 template <int V>
 __device__ __forceinline__ void Project(const FewRowsParams& p, const FewRowsLayer& layer,
                                         const FewRowsPass& pass, FewRowsMemory<V>& m) {
-  const int tile = threadIdx.x / 64, row = threadIdx.x / 8 % 8, pair = threadIdx.x % 8;
-  const int n = ProjectGroup(2 * tile + pair / 4) + pair % 4 * 2;
-  const bool any = tile < kFewTiles && n < p.project_outputs && row < pass.rows;
-  const bool rotates = p.rotation != nullptr && n < p.width + p.kv;
-  float2 bias = make_float2(0.0f, 0.0f), turn = bias;
+  const auto [tile, row, pair, n, any] = OwnProjectOutputs(p, pass.rows);
+  float2 bias = make_float2(0.0f, 0.0f);
   if (any) bias.x = LoadConstant(layer.project_bias + n);
   if (any && n + 1 < p.project_outputs) bias.y = LoadConstant(layer.project_bias + n + 1);
-  if (any && rotates) turn = p.rotation[((row << p.head_shift) | (n & (p.head_width - 1))) / 2];
   TileWeights<kFewTiles> weights;
   AwaitBytes(&m.weights_full[kOutHalf], 0);
   AwaitBytes(&m.weights_full[kInHalf], 1);
@@ -141,7 +152,7 @@ __device__ __forceinline__ void Project(const FewRowsParams& p, const FewRowsLay
     float2 y = SumStrands(m.linear.project[tile], row, pair);
     y.x += bias.x;
     y.y += bias.y;
-    if (rotates) y = Rotate(y, turn);
+    if (Rotates(p, n)) y = Rotate(y, pass.turn);
     Place(p, layer.state, m.rows[row], m.own_pages[row], row, n, y, pass.epoch);
   }
   SyncComputing();  // the strands are read: the attention's query may take their place
@@ -190,7 +201,7 @@ __device__ __forceinline__ void AwaitOthers(const FewRowsParams& p, const FewRow
 
 template <int V>
 __device__ __forceinline__ void ResidualOut(const FewRowsParams& p, const FewRowsLayer& layer,
-                                            const TileWeights<1>& weights, bool last, const FewRowsPass& pass,
+                                            const TileWeights<1>& weights, const FewRowsPass& pass,
                                             FewRowsMemory<V>& m) {
   const int row = threadIdx.x / 4, pair = threadIdx.x % 4, c = 2 * pair, n = OwnColumn() + c;
   const float2 bias = LoadConstantPair(layer.residual_bias + n);
@@ -203,11 +214,7 @@ __device__ __forceinline__ void ResidualOut(const FewRowsParams& p, const FewRow
   float* x = m.x[row] + c;
   x[0] += y.x + bias.x;
   x[1] += y.y + bias.y;
-  if (last) {
-    *reinterpret_cast<float2*>(p.x + row * p.width + n) = make_float2(x[0], x[1]);
-  } else {
-    PostPair(p.mail.x + WordOf(row, n), __float_as_uint(x[0]), __float_as_uint(x[1]), pass.epoch + 1);
-  }
+  PostPair(p.mail.x + WordOf(row, n), __float_as_uint(x[0]), __float_as_uint(x[1]), pass.epoch + 1);
 }
 
 }  // namespace sessa::cuda

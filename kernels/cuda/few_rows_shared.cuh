@@ -18,12 +18,20 @@ static_assert(kFewRows == 2);  // in the first lane of a quad, which alone store
 inline constexpr int kGroup = 8;     // outputs of a linear layer, half of a tensor-core tile
 inline constexpr int kFewTiles = 2;  // tiles of 16 outputs of the projections that a block of threads makes
 inline constexpr int kFewOutputs = 16 * kFewTiles;
-inline constexpr int kStretch = 16;      // tokens
-inline constexpr int kOpenStretch = 8;   // ... in the reader's own block, where s is float32
-inline constexpr int kSlots = 2;         // stretches of state in shared memory
+inline constexpr int kHeadTiles = 2;  // ... of the logits, at a time
+inline constexpr int kHeadOutputs = 16 * kHeadTiles;
+#ifndef HEAD_LAYERS
+#define HEAD_LAYERS 3
+#endif
+inline constexpr int kHeadLayers =
+    HEAD_LAYERS;                        // the last ones, which bring the head's first weights to the L2 cache
+inline constexpr int kStretch = 16;     // tokens
+inline constexpr int kOpenStretch = 8;  // ... in the reader's own block, where s is float32
+inline constexpr int kSlots = 2;        // stretches of state in shared memory
 inline constexpr int kFewColumns = 256;  // of k and v that an item of the forward attention takes
 inline constexpr int kMaxLeafHeads = kFewColumns / 8 * 4;
 inline constexpr int kMaxBlockItems = 48;  // of a block of threads
+inline constexpr int kMaxStretches = 4 * kMaxBlockItems;
 
 // Partial sums of a tile of a linear layer: [strand][row][output], padded.
 using Strands = float[kStrands][kFewRows][18];
@@ -34,7 +42,7 @@ template <int V>
 struct LinearMemory {
   float residual[kFewRows][V * 256];  // x before LayerNorm
   bf16 x[kFewRows][V * 256 + 32];
-  Strands in, project[kFewTiles], out, residual_out;
+  Strands in, project[kFewTiles], out, residual_out, head[2][kHeadTiles];
 };
 
 struct AttentionMemory {
@@ -87,8 +95,9 @@ struct FewRowsMemory {
   FewRowsItem items[kMaxBlockItems];  // this block's, the same in all layers
   int32_t item_count;
   int32_t merge_chunk, merge_column, merge_sums;  // where this block's columns of o are in forward items
-  int32_t slots_used;                             // of the ring
-  FewRowsLayer layers[2];                         // this one and the next
+  uint32_t stretches[kMaxStretches];              // of all items, one after the other (few_rows_items.cuh)
+  int32_t stretch_count;
+  FewRowsLayer layers[2];  // this one and the next
   // Of the slots of the ring and of the halves of `weights`: what was copied is there; nobody needs it any
   // more (few_rows_copies.cuh).
   uint64_t arrived[kSlots], slot_free[kSlots], weights_full[2], weights_free[2];
@@ -109,6 +118,11 @@ __device__ __forceinline__ int ProjectGroup(int i) {
   return static_cast<int>(blockIdx.x + i * gridDim.x) * kGroup;
 }
 
+// First output of the logits that this block makes in a step.
+__device__ __forceinline__ int HeadGroup(int step) {
+  return static_cast<int>(blockIdx.x + step * gridDim.x) * kHeadOutputs;
+}
+
 // Words of the mailboxes of x, and of abar, o and u, where a word has two columns. Eight columns, which are a
 // block's, have 128 bytes of their own: with several blocks' in one line a hand-over took a sixth longer.
 __device__ __forceinline__ int WordOf(int row, int column) {
@@ -123,6 +137,7 @@ struct FewRowsPass {
   int rows;         // live
   uint32_t epoch;   // of this layer
   uint32_t parity;  // of arrived, a bit each
+  float2 turn;      // the angle of this thread's outputs of the projections, if RoPE turns them
 };
 
 __device__ __forceinline__ float LoadConstant(const float* at) {
