@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention_schedule.h"
+#include "kernels/cuda/compiled_code.h"
 
 namespace sessa::cuda {
 namespace {
@@ -89,6 +90,8 @@ absl::Status CudaOps::Start(const ModelTensors& tensors) {
   multiprocessors_ = device->multiProcessorCount;
   attention_ = PlanAttention(shape_.width, shape_.heads, shape_.kv_heads,
                              options_.state_dtype == StateDtype::kF32, device->sharedMemPerBlockOptin);
+  error = RunsHopperCode(&hopper_code_);
+  if (error != cudaSuccess) return Unavailable(error, "loading the kernels");
   absl::Status status = StartDevice();
   if (!status.ok()) return status;
   absl::StatusOr<Weights> weights = Weights::Load(shape_, tensors);
@@ -101,10 +104,10 @@ absl::Status CudaOps::Start(const ModelTensors& tensors) {
   prefill_limits_.state = options_.state_dtype;
   prefill_limits_.max_rows = options_.max_rows;
   prefill_limits_.max_segments = options_.max_segments;
-  prefill_limits_.tensor_cores = device->major == 9;
+  prefill_limits_.tensor_cores = hopper_code_;
   prefill_limits_.multiprocessors = multiprocessors_;
-  decode_context_ = {stream_, device->major >= 9};
-  prefill_context_ = {stream_, device->major >= 9};
+  decode_context_ = {stream_, hopper_code_};
+  prefill_context_ = {stream_, hopper_code_};
   status = StartBuffers();
   if (!status.ok()) return status;
   status = few_rows_.Start(shape_, attention_, weights_, multiprocessors_);
@@ -174,11 +177,12 @@ absl::Status CudaOps::Describe(const cudaDeviceProp& device) {
   info_.name = "cuda";
   info_.steps_in_flight = kStepsInFlight;
   info_.weight_bytes = weights_.bytes();
-  info_.description = absl::StrCat("cuda: ", device.name, " (sm_", device.major, device.minor, ", ",
-                                   device.multiProcessorCount, " multiprocessors), weights in bf16, ",
-                                   attention_.fast ? "split-KV" : "generic (slow)", " decode attention, ",
-                                   prefill_limits_.tensor_cores ? "tensor-core" : "plain",
-                                   " prefill where the shape allows it; decode is batch-invariant");
+  info_.description = absl::StrCat(
+      "cuda: ", device.name, " (sm_", device.major, device.minor, ", ", device.multiProcessorCount,
+      " multiprocessors), ", hopper_code_ ? "code for sm_90a" : "code from PTX for sm_80",
+      ", weights in bf16, ", attention_.fast ? "split-KV" : "generic (slow)", " decode attention, ",
+      prefill_limits_.tensor_cores ? "tensor-core" : "plain",
+      " prefill where the shape allows it; decode is batch-invariant");
   return ToStatus(cudaDeviceSynchronize(), "starting the CUDA backend");
 }
 

@@ -144,7 +144,8 @@ class CudaOps : public Ops {
   AttentionShape attention_;
   PrefillLimits prefill_limits_;
   int32_t multiprocessors_ = 0;
-  int32_t max_rows_ = 0;  // of a pass, padding included
+  bool hopper_code_ = false;  // compiled_code.h
+  int32_t max_rows_ = 0;      // of a pass, padding included
   LaunchContext decode_context_, prefill_context_;
 
   StateSlab slab_;

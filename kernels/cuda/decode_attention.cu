@@ -19,7 +19,6 @@ constexpr int kMaxThreads = 2 * (kMaxLeaves + kHelperWarps) * 32;
 // what they write of it is the row's own token, which only the forward attention reads.
 template <typename Kind>
 __device__ __forceinline__ void CopyItems(const AttentionParams& p, const Engine& engine) {
-  const int lane = threadIdx.x & 31;
   ItemQueue& queue = engine.control->queue;
   RingPlace place{0};
   for (int n = 0;; ++n) {
@@ -45,8 +44,7 @@ __device__ __forceinline__ void CopyItems(const AttentionParams& p, const Engine
         }
       });
     }
-    __syncwarp();
-    if (lane == 0) queue.empty[entry].Arrive();
+    queue.empty[entry].ArriveAsWarp();
   }
   PdlWait();
 }
@@ -63,8 +61,7 @@ __device__ __forceinline__ void ComputeItems(const AttentionParams& p, const Att
     const int entry = n % ItemQueue::kDepth;
     queue.full[entry].Wait(n / ItemQueue::kDepth & 1);
     const AttentionItem item = queue.items[entry];
-    __syncwarp();
-    if (lane == 0) queue.empty[entry].Arrive();
+    queue.empty[entry].ArriveAsWarp();
     if (item.row < 0) return;
     if (item.leaf_begin >= item.leaves) continue;
     if (!fine || warp == 0) {
@@ -126,7 +123,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
       control.queue.Init(warps + 1);
       for (int i = 0; i < kMaxSlots; ++i) {
         control.full[i].Init(kFullArrivals);
-        control.empty[i].Init(1);
+        control.empty[i].Init(kWarpArrivals);
       }
     }
     FenceBarrierInit();

@@ -27,12 +27,12 @@ struct ItemQueue {
   static constexpr int kPages = 32;
   AttentionItem items[kDepth];
   int32_t pages[kDepth][kPages];  // of the item's first blocks
-  RingBarrier full[kDepth], empty[kDepth];
+  CopyBarrier full[kDepth], empty[kDepth];
 
-  __device__ __forceinline__ void Init(int readers) {
+  __device__ __forceinline__ void Init(int readers) {  // warps
     for (int i = 0; i < kDepth; ++i) {
-      full[i].Init(1);
-      empty[i].Init(readers);
+      full[i].Init(kWarpArrivals);
+      empty[i].Init(readers * kWarpArrivals);
     }
   }
 };
@@ -40,7 +40,7 @@ struct ItemQueue {
 // One attention's part of a block of threads: `warps` that compute, one that copies state for them and one
 // that looks up what comes next.
 struct EngineControl {
-  RingBarrier full[kMaxSlots], empty[kMaxSlots];
+  CopyBarrier full[kMaxSlots], empty[kMaxSlots];
   ItemQueue queue;
   int last;  // whether this block of threads was the last to arrive (decode_merge.cuh)
 };
@@ -153,8 +153,7 @@ __device__ __forceinline__ void DealItems(const AttentionParams& p, const Attent
       }
     }
     if (lane == 0) queue.items[entry] = item;
-    __syncwarp();
-    if (lane == 0) queue.full[entry].Arrive();
+    queue.full[entry].ArriveAsWarp();
     if (item.row < 0) break;
   }
   PdlWait();

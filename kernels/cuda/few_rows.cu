@@ -18,6 +18,7 @@
 // post next: a block's items have been awaited before any owner posts its o, owners' own reads are done
 // before they post u, and that the others have read abar is awaited by the first owner before it posts x.
 // Nothing of the next layer is posted before all owners' x.
+#include "kernels/cuda/compiled_code.h"
 #include "kernels/cuda/few_rows_attention.cuh"
 #include "kernels/cuda/few_rows_copies.cuh"
 #include "kernels/cuda/few_rows_head.cuh"
@@ -39,12 +40,9 @@ __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemo
     m.feedback_first[thread] = p.feedback_first[thread];
     m.forward_first[thread] = p.forward_first[thread];
   }
-  if (thread < 2) {
-    for (uint64_t* barriers : {m.weights_full, m.weights_free}) InitBarrier(barriers + thread);
-  }
-  if (thread < kSlots) {
-    for (uint64_t* barriers : {m.arrived, m.slot_free}) InitBarrier(barriers + thread);
-  }
+  if (thread < kSlots) m.arrived[thread].Init(kFullArrivals), m.slot_free[thread].Init(1);
+  if (thread < 2) m.weights_full[thread].Init(kFullArrivals), m.weights_free[thread].Init(1);
+  FenceBarrierInit();
   FenceCopies();
   __syncthreads();
   FewRowsPass pass{0, p.header->epoch, 0, make_float2(0.0f, 0.0f)};
@@ -75,26 +73,25 @@ __device__ __forceinline__ void Attend(const FewRowsParams& p, FewRowsPass& pass
   for (int i = 0; i < m.stretch_count; ++i) {
     const Stretch at = UnpackStretch(m.stretches[i]);
     const FewRowsItem& item = m.items[at.item];
-    const int slot = i % kSlots, position = m.rows[item.row].position;
+    const int slot = i % kSlots;
     if (at.from == 0 && (!at.open || item.closed == 0)) AwaitQuery(p, item, pass.epoch, m.attention);
-    AwaitBytes(&m.arrived[slot], pass.parity >> slot & 1);
+    m.arrived[slot].Wait(pass.parity >> slot & 1);
     pass.parity ^= 1u << slot;
-    if (item.forward && at.count > 0 &&
-        TokenOf<V>(item, false, at.from + at.count - 1, p.attention.warps) == position) {
+    if (EndsWithNewest(p, m, at)) {
       AwaitNewest(p, item, pass.epoch, at.count - 1, m.ring[slot]);
     }
     SyncComputing();
     AttendStretch<V, GC>(p, item, at, m.ring[slot], m.attention, leaf);
     if (EndsItem(m, at)) PostItem<GC>(p, item, pass.epoch, leaf);
     SyncComputing();
-    if (threadIdx.x == 0 && i + kSlots < m.stretch_count) ArriveBarrier(&m.slot_free[slot]);
+    if (threadIdx.x == 0 && i + kSlots < m.stretch_count) m.slot_free[slot].Arrive();
   }
 }
 
 // The slots whose stretch was the layer's last are free for the next layer's.
 template <int V>
 __device__ __forceinline__ void ReleaseSlots(FewRowsMemory<V>& m) {
-  if (threadIdx.x < min(m.stretch_count, kSlots)) ArriveBarrier(&m.slot_free[threadIdx.x]);
+  if (threadIdx.x < min(m.stretch_count, kSlots)) m.slot_free[threadIdx.x].Arrive();
 }
 
 // All of a pass, by the warps that compute.
@@ -106,7 +103,7 @@ __device__ __forceinline__ void ComputeLayers(const FewRowsParams& p, FewRowsPas
   for (int l = 0; l < p.layer_count; ++l, ++pass.epoch) {
     const FewRowsLayer& layer = m.layers[l % 2];
     if (owner) {
-      AwaitBytes(&m.weights_full[kInHalf], 0);  // the layer's description, too
+      m.weights_full[kInHalf].Wait(0);  // the layer's description, too
       In(p, layer, pass, m);
     } else {
       PassWeights(kInHalf, 0, m);
@@ -167,17 +164,18 @@ int64_t LineWords(int32_t width) { return int64_t{width} / kGroup * kFewLine; }
 
 bool FewRowsFits(int32_t width, int32_t heads, int32_t project_outputs, int32_t multiprocessors,
                  const AttentionShape& attention) {
-  int device = 0, shared = 0, cooperative = 0, major = 0;
+  int device = 0, shared = 0, cooperative = 0;
+  bool hopper = false;
   if (cudaGetDevice(&device) != cudaSuccess ||
       cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) != cudaSuccess) {
+      cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) != cudaSuccess ||
+      RunsHopperCode(&hopper) != cudaSuccess) {
     return false;
   }
   const int32_t items = kFewUnits * attention.warps * (1 + attention.forward_chunks);
   return attention.fast && heads > 1 && width <= 1024 && width / kGroup <= multiprocessors &&
          project_outputs <= kFewOutputs * multiprocessors && items / multiprocessors + 2 <= kMaxBlockItems &&
-         major >= 9 && cooperative != 0 && shared >= static_cast<int>(sizeof(FewRowsMemory<4>));
+         hopper && cooperative != 0 && shared >= static_cast<int>(sizeof(FewRowsMemory<4>));
 }
 
 FewRowsMail FewRowsMailAt(void* memory, int32_t width, int32_t y_pitch) {

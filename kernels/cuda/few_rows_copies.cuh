@@ -75,10 +75,12 @@ __device__ __forceinline__ void CopyHalf(const FewRowsParams& p, int half, const
   const int count = __popc(__ballot_sync(kWholeWarp, any));
   if (lane == 0) ExpectBytes(&m.weights_full[half], count * bytes);
   __syncwarp();
-  if (!any) return;
-  const void* matrix = lane < kGroup ? first_matrix : last_matrix;
-  CopyBytes(reinterpret_cast<char*>(m.weights[half * kFewOutputs / 2 + lane]),
-            static_cast<const char*>(matrix) + from * bytes, bytes, &m.weights_full[half]);
+  if (any) {
+    const void* matrix = lane < kGroup ? first_matrix : last_matrix;
+    CopyBytes<false>(reinterpret_cast<char*>(m.weights[half * kFewOutputs / 2 + lane]),
+                     static_cast<const char*>(matrix) + from * bytes, bytes, &m.weights_full[half]);
+  }
+  EndCopies(&m.weights_full[half]);
 }
 template <int V>
 __device__ __forceinline__ void CopyProject(const FewRowsParams& p, const FewRowsLayer& layer, int half,
@@ -109,7 +111,7 @@ __device__ __forceinline__ void CopyStretches(const FewRowsParams& p, const Laye
 #pragma unroll 1
   for (int i = first; i < min(end, m.stretch_count); ++i) {
     const int slot = i % kSlots;
-    AwaitBytes(&m.slot_free[slot], parity >> slot & 1);
+    m.slot_free[slot].Wait(parity >> slot & 1);
     parity ^= 1u << slot;
     CopyStretch(p, state, UnpackStretch(m.stretches[i]), slot, m);
   }
@@ -128,12 +130,12 @@ __device__ __forceinline__ void CopyLayers(const FewRowsParams& p, FewRowsMemory
     const FewRowsLayer& layer = m.layers[l % 2];
     const FewRowsLayer& next = m.layers[(l + 1) % 2];
     const bool last = l + 1 == p.layer_count;
-    AwaitBytes(&m.weights_free[kInHalf], 0);
+    m.weights_free[kInHalf].Wait(0);
     CopyProject(p, layer, kInHalf, m);
     LoadLayer(p, l + 1, m);  // nobody is in the layer before this one any more
-    AwaitBytes(&m.weights_free[kOutHalf], 0);
+    m.weights_free[kOutHalf].Wait(0);
     CopyOuts(p, layer, m);
-    AwaitBytes(&m.weights_free[kInHalf], 1);
+    m.weights_free[kInHalf].Wait(1);
     if (!last) {
       CopyIn(p, next, m);
       PrefetchLayer(p, next);
@@ -142,7 +144,7 @@ __device__ __forceinline__ void CopyLayers(const FewRowsParams& p, FewRowsMemory
     CopyStretches(p, layer.state, kSlots, kMaxStretches, parity, m);
     if (last) break;
     CopyStretches(p, next.state, 0, kSlots, parity, m);
-    AwaitBytes(&m.weights_free[kOutHalf], 1);
+    m.weights_free[kOutHalf].Wait(1);
     CopyProject(p, next, kOutHalf, m);
   }
 }

@@ -11,12 +11,12 @@ namespace sessa::cuda {
 // Called after a SyncComputing behind the last read of a half of the weights.
 template <int V>
 __device__ __forceinline__ void ReleaseWeights(int half, FewRowsMemory<V>& m) {
-  if (threadIdx.x == 0) ArriveBarrier(&m.weights_free[half]);
+  if (threadIdx.x == 0) m.weights_free[half].Arrive();
 }
 // A block without columns of its own: nothing was copied to this half.
 template <int V>
 __device__ __forceinline__ void PassWeights(int half, uint32_t parity, FewRowsMemory<V>& m) {
-  AwaitBytes(&m.weights_full[half], parity);
+  m.weights_full[half].Wait(parity);
   SyncComputing();
   ReleaseWeights(half, m);
 }
@@ -139,8 +139,8 @@ __device__ __forceinline__ void Project(const FewRowsParams& p, const FewRowsLay
   if (any) bias.x = LoadConstant(layer.project_bias + n);
   if (any && n + 1 < p.project_outputs) bias.y = LoadConstant(layer.project_bias + n + 1);
   TileWeights<kFewTiles> weights;
-  AwaitBytes(&m.weights_full[kOutHalf], 0);
-  AwaitBytes(&m.weights_full[kInHalf], 1);
+  m.weights_full[kOutHalf].Wait(0);
+  m.weights_full[kInHalf].Wait(1);
   ReadTile<kFewTiles>(m.weights, p.pitch, weights);
   // A block without outputs is awaited by nobody: it must not wait, either.
   if (ProjectGroup(0) < p.project_outputs) AwaitInput(p.mail.abar, p, pass, m.linear);
@@ -162,7 +162,7 @@ __device__ __forceinline__ void Project(const FewRowsParams& p, const FewRowsLay
 template <int V>
 __device__ __forceinline__ void ReadOuts(const FewRowsParams& p, FewRowsMemory<V>& m,
                                          TileWeights<1>& weights) {
-  AwaitBytes(&m.weights_full[kOutHalf], 1);
+  m.weights_full[kOutHalf].Wait(1);
   ReadTile<1>(m.weights + kOutHalf * kFewOutputs / 2, p.pitch, weights);
 }
 

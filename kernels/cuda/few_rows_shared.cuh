@@ -100,7 +100,7 @@ struct FewRowsMemory {
   FewRowsLayer layers[2];  // this one and the next
   // Of the slots of the ring and of the halves of `weights`: what was copied is there; nobody needs it any
   // more (few_rows_copies.cuh).
-  uint64_t arrived[kSlots], slot_free[kSlots], weights_full[2], weights_free[2];
+  CopyBarrier arrived[kSlots], slot_free[kSlots], weights_full[2], weights_free[2];
 };
 inline constexpr int kOutHalf = 0, kInHalf = 1;  // of `weights`
 
