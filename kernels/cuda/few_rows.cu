@@ -68,6 +68,7 @@ __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemo
 
 template <int V, int GC>
 __device__ __forceinline__ void Attend(const FewRowsParams& p, FewRowsPass& pass, FewRowsMemory<V>& m) {
+  OwnQuery query;
   Columns leaf;
 #pragma unroll 1
   for (int i = 0; i < m.stretch_count; ++i) {
@@ -81,7 +82,7 @@ __device__ __forceinline__ void Attend(const FewRowsParams& p, FewRowsPass& pass
       AwaitNewest(p, item, pass.epoch, at.count - 1, m.ring[slot]);
     }
     SyncComputing();
-    AttendStretch<V, GC>(p, item, at, m.ring[slot], m.attention, leaf);
+    AttendStretch<V, GC>(p, item, at, m.ring[slot], m.attention, query, leaf);
     if (EndsItem(m, at)) PostItem<GC>(p, item, pass.epoch, leaf);
     SyncComputing();
     if (threadIdx.x == 0 && i + kSlots < m.stretch_count) m.slot_free[slot].Arrive();

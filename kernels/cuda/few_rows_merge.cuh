@@ -121,7 +121,9 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
     float value = 0.0f;  // without a past
     if (runs > 0) {
       const int first = base + first_of[row] * leaves;
-      const float2 total = MergeGroup(memory, memory.runs, 1, first, kRunUnits * leaves, runs, c);
+      const float2 total =  // a run by itself would stay as it is
+          runs == 1 ? memory.runs[first]
+                    : MergeGroup(memory, memory.runs, 1, first, kRunUnits * leaves, runs, c);
       value = memory.items[first][c] * (1.0f / total.y);
     }
     if (kind == 0) {

@@ -46,7 +46,7 @@ struct LinearMemory {
 };
 
 struct AttentionMemory {
-  float query[1024];                      // scaled
+  float query[2][512];                    // scaled; the first four of every eight columns, then the last four
   float scores[kMaxLeafHeads][16];        // of a stretch
   float2 weights[kMaxLeafHeads][16 + 1];  // what to multiply by before a token, and its weight
   float max[kMaxLeafHeads];               // of a leaf so far
