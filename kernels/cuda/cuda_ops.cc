@@ -276,7 +276,10 @@ void CudaOps::BeginStep(const StepBatch& batch) {
   step.plan = BuildTables(batch, options_.max_segments, slab_.scratch_page(), slab_.scratch_open_page(),
                           multiprocessors_ / kMaxLeaves, step.tables.as());
   Check(few_rows_.NextEpoch(stream_, &step.tables.as<DecodeHeader>()->epoch), "clearing mailboxes");
+  step.few_rows_only = step.plan.prefill_rows == 0 && few_rows_.Takes(step.plan);
+  step.results_copied = false;
   Check(cudaEventRecord(step.begin, stream_), "recording an event");
+  if (step.few_rows_only) return;
   Check(cudaMemcpyAsync(tables_.as(), step.tables.as(), step.plan.layout.bytes, cudaMemcpyHostToDevice,
                         stream_),
         "copying step tables");
@@ -320,7 +323,7 @@ bool CudaOps::NextPass() {
 // Either replays the pass (and leaves pass_ at kNone), or readies the phases to be run or recorded.
 void CudaOps::StartDecode() {
   const StepPlan& plan = step_->plan;
-  if (!plan.graph) return;
+  if (!plan.graph || few_rows()) return;  // two kernels are launched sooner than a graph
   switch (graphs_.Next(graph_pass())) {
     case DecodeGraphs::Action::kRunEagerly:
       return;
@@ -366,8 +369,9 @@ void CudaOps::EndStep() {
   if (!status_.ok()) return;
   const int64_t bytes =
       kResultsOffset + static_cast<int64_t>(step_->batch->outputs.size() * sizeof(SampleResult));
-  Check(cudaMemcpyAsync(step_->results.as(), results_.as(), bytes, cudaMemcpyDeviceToHost, stream_),
-        "copying results");
+  if (!step_->results_copied)
+    Check(cudaMemcpyAsync(step_->results.as(), results_.as(), bytes, cudaMemcpyDeviceToHost, stream_),
+          "copying results");
   Check(cudaEventRecord(step_->end, stream_), "recording an event");
 }
 

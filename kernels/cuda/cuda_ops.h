@@ -80,6 +80,8 @@ class CudaOps : public Ops {
     PinnedBuffer tables, prefill_table, results, host_logits;
     std::vector<int32_t> host_rows;  // outputs that the host samples; row i of host_logits is host_rows[i]
     int32_t copied_host_rows = 0;    // of them, launched so far
+    bool few_rows_only = false;      // the few-rows kernel runs all rows
+    bool results_copied = false;     // by the kernel that drew them
     cudaEvent_t begin = nullptr, end = nullptr;
   };
   enum class Pass { kNone, kDecode, kPrefill, kDone };
@@ -111,14 +113,9 @@ class CudaOps : public Ops {
   }
   int32_t LogitsRow(int32_t first) const;
   // Whether the decode pass but for sampling is one kernel, which the first phase launches.
-  bool few_rows() const {
-    return decode() &&
-           few_rows_.Takes(step_->plan.row_bucket, step_->plan.output_bucket, step_->plan.attention_units);
-  }
+  bool few_rows() const { return decode() && few_rows_.Takes(step_->plan); }
   void RunFewRows();
-  DecodeGraphs::Pass graph_pass() const {
-    return {step_->plan.row_bucket, step_->plan.output_bucket, few_rows()};
-  }
+  DecodeGraphs::Pass graph_pass() const { return {step_->plan.row_bucket, step_->plan.output_bucket}; }
   AttentionParams DecodeAttention(int32_t layer) const;
   PrefillContext Prefill(int32_t layer) const;
   // Whether the prefill solve makes f and u itself.

@@ -33,19 +33,20 @@ __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemo
   const int thread = threadIdx.x;
   if (IsCopying()) LoadLayer(p, 0, m);
   if (thread < p.row_count) {
-    m.rows[thread] = p.rows[thread];
-    m.own_pages[thread] = static_cast<int32_t>(OwnPage(m.rows[thread], p.pages));
+    m.rows[thread] = p.tables.rows[thread];
+    m.own_pages[thread] = static_cast<int32_t>(OwnPage(m.rows[thread], p.tables.pages));
   }
   if (thread <= p.row_count) {
-    m.feedback_first[thread] = p.feedback_first[thread];
-    m.forward_first[thread] = p.forward_first[thread];
+    m.feedback_first[thread] = p.tables.feedback_first[thread];
+    m.forward_first[thread] = p.tables.forward_first[thread];
   }
   if (thread < kSlots) m.arrived[thread].Init(kFullArrivals), m.slot_free[thread].Init(1);
+  if (thread < kHeadSlots) m.head_full[thread].Init(kFullArrivals), m.head_free[thread].Init(1);
   if (thread < 2) m.weights_full[thread].Init(kFullArrivals), m.weights_free[thread].Init(1);
   FenceBarrierInit();
   FenceCopies();
   __syncthreads();
-  FewRowsPass pass{0, p.header->epoch, 0, make_float2(0.0f, 0.0f)};
+  FewRowsPass pass{0, p.tables.epoch, 0, make_float2(0.0f, 0.0f)};
   while (pass.rows < p.row_count && m.rows[pass.rows].live != 0) ++pass.rows;
   ListItems(p, pass, m);
   if (thread == 0) FindColumns(p, m);
@@ -61,7 +62,7 @@ __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemo
     pass.turn = TurnOf(m.rows[outputs.row].position, p.theta[(outputs.n & (p.head_width - 1)) / 2]);
   }
   __syncthreads();
-  if (thread == 0) ListStretches(m);
+  if (thread == 0) ListStretches(p, m);
   __syncthreads();
   return pass;
 }
@@ -78,9 +79,7 @@ __device__ __forceinline__ void Attend(const FewRowsParams& p, FewRowsPass& pass
     if (at.from == 0 && (!at.open || item.closed == 0)) AwaitQuery(p, item, pass.epoch, m.attention);
     m.arrived[slot].Wait(pass.parity >> slot & 1);
     pass.parity ^= 1u << slot;
-    if (EndsWithNewest(p, m, at)) {
-      AwaitNewest(p, item, pass.epoch, at.count - 1, m.ring[slot]);
-    }
+    if (at.newest) AwaitNewest(p, item, pass.epoch, at.count - 1, m.ring[slot]);
     SyncComputing();
     AttendStretch<V, GC>(p, item, at, m.ring[slot], m.attention, query, leaf);
     if (EndsItem(m, at)) PostItem<GC>(p, item, pass.epoch, leaf);
@@ -100,12 +99,18 @@ template <int V, int GC>
 __device__ __forceinline__ void ComputeLayers(const FewRowsParams& p, FewRowsPass& pass,
                                               FewRowsMemory<V>& m) {
   const bool owner = IsOwner(p);
+  InAhead in;
+  if (owner) {
+    LoadIn(p, m.layers[0], m, in);
+    SyncComputing();
+    ReleaseWeights(kInHalf, m);
+  }
 #pragma unroll 1
   for (int l = 0; l < p.layer_count; ++l, ++pass.epoch) {
     const FewRowsLayer& layer = m.layers[l % 2];
+    const bool last = l + 1 == p.layer_count;
     if (owner) {
-      m.weights_full[kInHalf].Wait(0);  // the layer's description, too
-      In(p, layer, pass, m);
+      In(p, in, pass, m);
     } else {
       PassWeights(kInHalf, 0, m);
     }
@@ -117,10 +122,15 @@ __device__ __forceinline__ void ComputeLayers(const FewRowsParams& p, FewRowsPas
       TileWeights<1> outs;
       ReadOuts(p, m, outs);
       FeedbackOut(p, layer.state, outs, pass, m);
-      ResidualOut(p, layer, outs, pass, m);
+      const float2 bias = LoadResidualBias(layer);
+      in = {};  // nothing of this layer's is kept in registers
+      if (!last) LoadIn(p, m.layers[(l + 1) % 2], m, in);
+      ResidualOut(p, bias, outs, pass, m);
+      if (!last) ReleaseWeights(kInHalf, m);  // all have been at a barrier since
     } else {
       ReleaseSlots(m);
       PassWeights(kOutHalf, 1, m);
+      in = {};
     }
   }
   if (p.output_count > 0) Head(p, pass, m);

@@ -55,13 +55,32 @@ __device__ __forceinline__ void PrefetchLayer(const FewRowsParams& p, const FewR
   if (lane == 12) PrefetchLine(layer.residual_bias + own);
 }
 
-// This block's weights of a step of the head (few_rows_head.cuh).
-__device__ __forceinline__ void PrefetchHead(const FewRowsParams& p, int step) {
+// Two of this block's tiles of the logits' weights to the L2 cache, and the last LayerNorm.
+__device__ __forceinline__ void PrefetchHead(const FewRowsParams& p, int first_tile) {
   const int lane = threadIdx.x % 32;
   if (p.output_count == 0) return;
-  if (lane < kHeadOutputs / kGroup) PrefetchRows(p.head, HeadGroup(step) + lane * kGroup, p.vocab, p.pitch);
-  if (lane == 8 && IsOwner(p)) PrefetchLine(p.norm_weight + OwnColumn());
-  if (lane == 9 && IsOwner(p)) PrefetchLine(p.norm_bias + OwnColumn());
+  if (lane < 4) PrefetchRows(p.head, HeadTile(first_tile + lane / 2) + lane % 2 * kGroup, p.vocab, p.pitch);
+  if (lane == 4 && IsOwner(p)) PrefetchLine(p.norm_weight + OwnColumn());
+  if (lane == 5 && IsOwner(p)) PrefetchLine(p.norm_bias + OwnColumn());
+}
+
+// The logits' weights, tile after tile.
+template <int V>
+__device__ __forceinline__ void CopyHead(const FewRowsParams& p, FewRowsMemory<V>& m) {
+  const int lane = threadIdx.x % 32, bytes = p.pitch * 2;
+#pragma unroll 1
+  for (int i = 0; HeadTile(i) < p.vocab; ++i) {
+    const int slot = i % kHeadSlots, outputs = min(kHeadOutputs, p.vocab - HeadTile(i));
+    if (i >= kHeadSlots) m.head_free[slot].Wait((i / kHeadSlots - 1) & 1);
+    if (lane == 0) ExpectBytes(&m.head_full[slot], outputs * bytes);
+    __syncwarp();
+    if (lane < outputs) {
+      CopyBytes<false>(reinterpret_cast<char*>(HeadWeights(m, slot) + lane),
+                       static_cast<const char*>(p.head) + static_cast<int64_t>(HeadTile(i) + lane) * bytes,
+                       bytes, &m.head_full[slot]);
+    }
+    EndCopies(&m.head_full[slot]);
+  }
 }
 
 // A half of the weights: output(lane) of a matrix of `outputs` outputs, or of two, to row `lane` of the half.
@@ -140,13 +159,13 @@ __device__ __forceinline__ void CopyLayers(const FewRowsParams& p, FewRowsMemory
       CopyIn(p, next, m);
       PrefetchLayer(p, next);
     }
-    if (p.layer_count - l <= kHeadLayers) PrefetchHead(p, kHeadLayers - (p.layer_count - l));
+    if (p.layer_count - l <= kHeadLayers) PrefetchHead(p, 2 * (kHeadLayers - (p.layer_count - l)));
     CopyStretches(p, layer.state, kSlots, kMaxStretches, parity, m);
-    if (last) break;
-    CopyStretches(p, next.state, 0, kSlots, parity, m);
+    if (!last) CopyStretches(p, next.state, 0, kSlots, parity, m);
     m.weights_free[kOutHalf].Wait(1);
-    CopyProject(p, next, kOutHalf, m);
+    if (!last) CopyProject(p, next, kOutHalf, m);
   }
+  if (p.output_count > 0) CopyHead(p, m);  // nobody is in the attentions any more: the ring is free
 }
 
 }  // namespace sessa::cuda

@@ -62,8 +62,8 @@ __device__ __forceinline__ void AwaitItems(const FewRowsParams& p, int feedback_
 // acc = sum_i acc_i 2^(m_i - M), l = sum_i l_i 2^(m_i - M) with M = max_i m_i, over `count` parts: every
 // `stride`th item from `first` on. `sums`: (m_i, l_i) of item j at sums[j * sums_stride]. Column c of the sum
 // replaces that of the first part. Returns (M, l).
-__device__ __noinline__ float2 MergeGroup(MergeMemory& memory, const float2* sums, int sums_stride, int first,
-                                          int stride, int count, int c) {
+__device__ __forceinline__ float2 MergeGroup(MergeMemory& memory, const float2* sums, int sums_stride,
+                                             int first, int stride, int count, int c) {
   float2 total = make_float2(kNoMaximum, 0.0f);
 #pragma unroll 4
   for (int i = 0; i < count; ++i) total.x = fmaxf(total.x, sums[(first + i * stride) * sums_stride].x);

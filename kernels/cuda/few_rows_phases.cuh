@@ -21,6 +21,23 @@ __device__ __forceinline__ void PassWeights(int half, uint32_t parity, FewRowsMe
   ReleaseWeights(half, m);
 }
 
+// LayerNorm's weights and biases of the four columns of this lane.
+struct NormColumns {
+  float2 weight[2] = {}, bias[2] = {};
+};
+__device__ __forceinline__ NormColumns LoadNorm(const FewRowsParams& p, const float* weight,
+                                                const float* bias) {
+  const Strand strand = OwnStrand(p.pitch);
+  NormColumns norm;
+  if (!HasColumns(strand, p.width)) return norm;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    norm.weight[i] = LoadConstantPair(weight + OwnColumns(strand) + 2 * i);
+    norm.bias[i] = LoadConstantPair(bias + OwnColumns(strand) + 2 * i);
+  }
+  return norm;
+}
+
 template <int V>
 __device__ __forceinline__ float2 MomentsOf(const FewRowsParams& p, const float* row) {
   constexpr int kPairs = 4 * V;
@@ -35,18 +52,11 @@ __device__ __forceinline__ float2 MomentsOf(const FewRowsParams& p, const float*
 // n of all rows to the input of the linear layer. Every warp computes the moments, from the columns of all,
 // and normalises those of its own strand.
 template <int V>
-__device__ __forceinline__ void NormRows(const FewRowsParams& p, const float* norm_weight,
-                                         const float* norm_bias, const FewRowsPass& pass,
-                                         FewRowsMemory<V>& m) {
+__device__ __forceinline__ void NormRows(const FewRowsParams& p, const NormColumns& norm,
+                                         const FewRowsPass& pass, FewRowsMemory<V>& m) {
   const Strand strand = OwnStrand(p.pitch);
   const int column = OwnColumns(strand);
   const bool any = HasColumns(strand, p.width);
-  float2 weight[2] = {}, bias[2] = {};
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    if (any) weight[i] = LoadConstantPair(norm_weight + column + 2 * i);
-    if (any) bias[i] = LoadConstantPair(norm_bias + column + 2 * i);
-  }
   uint32_t numbers[4 * kFewRows];
   AwaitPairs<2 * kFewRows>(
       pass.epoch,
@@ -69,31 +79,45 @@ __device__ __forceinline__ void NormRows(const FewRowsParams& p, const float* no
     };
     if (any) {
       const float4 x = *reinterpret_cast<const float4*>(&m.linear.residual[row][column]);
-      *reinterpret_cast<uint2*>(&m.linear.x[row][column]) = make_uint2(
-          PackBf16(normalise(x.x, weight[0].x, bias[0].x), normalise(x.y, weight[0].y, bias[0].y)),
-          PackBf16(normalise(x.z, weight[1].x, bias[1].x), normalise(x.w, weight[1].y, bias[1].y)));
+      *reinterpret_cast<uint2*>(&m.linear.x[row][column]) =
+          make_uint2(PackBf16(normalise(x.x, norm.weight[0].x, norm.bias[0].x),
+                              normalise(x.y, norm.weight[0].y, norm.bias[0].y)),
+                     PackBf16(normalise(x.z, norm.weight[1].x, norm.bias[1].x),
+                              normalise(x.w, norm.weight[1].y, norm.bias[1].y)));
     }
   }
   __syncwarp();
 }
 
+// What In takes of its layer, loaded in the layer before. Waits for the layer's description, too.
+struct InAhead {
+  TileWeights<1> weights;
+  NormColumns norm;
+  float bias;
+};
+template <int V>
+__device__ __forceinline__ void LoadIn(const FewRowsParams& p, const FewRowsLayer& layer, FewRowsMemory<V>& m,
+                                       InAhead& in) {
+  const int output = threadIdx.x % 16;
+  m.weights_full[kInHalf].Wait(0);
+  in.norm = LoadNorm(p, layer.norm_weight, layer.norm_bias);
+  in.bias = LoadConstant(layer.in_bias + OwnColumn() + output % kGroup + (output < kGroup ? 0 : p.width));
+  ReadTile<1>(m.weights + kInHalf * kFewOutputs / 2, p.pitch, in.weights);
+}
+
 // A thread of the first makes one of the tile's 16 outputs: eight of abar, eight of g.
 template <int V>
-__device__ __forceinline__ void In(const FewRowsParams& p, const FewRowsLayer& layer, const FewRowsPass& pass,
+__device__ __forceinline__ void In(const FewRowsParams& p, const InAhead& in, const FewRowsPass& pass,
                                    FewRowsMemory<V>& m) {
   const int row = threadIdx.x / 16, output = threadIdx.x % 16, c = output % kGroup;
-  TileWeights<1> weights;
-  ReadTile<1>(m.weights + kInHalf * kFewOutputs / 2, p.pitch, weights);
-  const float bias = LoadConstant(layer.in_bias + OwnColumn() + c + (output < kGroup ? 0 : p.width));
-  NormRows(p, layer.norm_weight, layer.norm_bias, pass, m);
-  ReleaseWeights(kInHalf, m);
-  MultiplyTile<1>(weights, pass.rows, p.pitch, m.linear, &m.linear.in);
+  NormRows(p, in.norm, pass, m);
+  MultiplyTile<1>(in.weights, pass.rows, p.pitch, m.linear, &m.linear.in);
   SyncComputing();
   if (row < pass.rows) {
     float y = 0.0f;
 #pragma unroll
     for (int s = 0; s < kStrands; ++s) y += m.linear.in[s][row][output];
-    y += bias;
+    y += in.bias;
     const float abar = Gelu(y), next = __shfl_down_sync(0xffffu << (threadIdx.x & 16), abar, 1, 16);
     if (output < kGroup && c % 2 == 0) {
       Post(p.mail.abar + PairWord(row, OwnColumn() + c), PackBf16(abar, next), pass.epoch);
@@ -199,12 +223,14 @@ __device__ __forceinline__ void AwaitOthers(const FewRowsParams& p, const FewRow
       pass.epoch, [&](int) { return p.mail.y + column; }, number);
 }
 
+__device__ __forceinline__ float2 LoadResidualBias(const FewRowsLayer& layer) {
+  return LoadConstantPair(layer.residual_bias + OwnColumn() + threadIdx.x % 4 * 2);
+}
 template <int V>
-__device__ __forceinline__ void ResidualOut(const FewRowsParams& p, const FewRowsLayer& layer,
+__device__ __forceinline__ void ResidualOut(const FewRowsParams& p, const float2& bias,
                                             const TileWeights<1>& weights, const FewRowsPass& pass,
                                             FewRowsMemory<V>& m) {
   const int row = threadIdx.x / 4, pair = threadIdx.x % 4, c = 2 * pair, n = OwnColumn() + c;
-  const float2 bias = LoadConstantPair(layer.residual_bias + n);
   AwaitOthers(p, pass);
   AwaitInput(p.mail.u, p, pass, m.linear);
   MultiplyTile<1, V, false, true>(weights, pass.rows, p.pitch, m.linear, &m.linear.residual_out);

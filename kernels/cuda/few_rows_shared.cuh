@@ -18,16 +18,13 @@ static_assert(kFewRows == 2);  // in the first lane of a quad, which alone store
 inline constexpr int kGroup = 8;     // outputs of a linear layer, half of a tensor-core tile
 inline constexpr int kFewTiles = 2;  // tiles of 16 outputs of the projections that a block of threads makes
 inline constexpr int kFewOutputs = 16 * kFewTiles;
-inline constexpr int kHeadTiles = 2;  // ... of the logits, at a time
-inline constexpr int kHeadOutputs = 16 * kHeadTiles;
-#ifndef HEAD_LAYERS
-#define HEAD_LAYERS 3
-#endif
-inline constexpr int kHeadLayers =
-    HEAD_LAYERS;                        // the last ones, which bring the head's first weights to the L2 cache
-inline constexpr int kStretch = 16;     // tokens
-inline constexpr int kOpenStretch = 8;  // ... in the reader's own block, where s is float32
-inline constexpr int kSlots = 2;        // stretches of state in shared memory
+inline constexpr int kHeadOutputs = 16;  // of the logits, that a block makes at a time
+inline constexpr int kHeadSlots =
+    5;  // for weights of as many in shared memory: two in `weights`, three in `ring`
+inline constexpr int kHeadLayers = 3;    // the last ones, which bring the first of them to the L2 cache
+inline constexpr int kStretch = 16;      // tokens
+inline constexpr int kOpenStretch = 8;   // ... in the reader's own block, where s is float32
+inline constexpr int kSlots = 2;         // stretches of state in shared memory
 inline constexpr int kFewColumns = 256;  // of k and v that an item of the forward attention takes
 inline constexpr int kMaxLeafHeads = kFewColumns / 8 * 4;
 inline constexpr int kMaxBlockItems = 48;  // of a block of threads
@@ -42,7 +39,7 @@ template <int V>
 struct LinearMemory {
   float residual[kFewRows][V * 256];  // x before LayerNorm
   bf16 x[kFewRows][V * 256 + 32];
-  Strands in, project[kFewTiles], out, residual_out, head[2][kHeadTiles];
+  Strands in, project[kFewTiles], out, residual_out, head[2];
 };
 
 struct AttentionMemory {
@@ -101,6 +98,7 @@ struct FewRowsMemory {
   // Of the slots of the ring and of the halves of `weights`: what was copied is there; nobody needs it any
   // more (few_rows_copies.cuh).
   CopyBarrier arrived[kSlots], slot_free[kSlots], weights_full[2], weights_free[2];
+  CopyBarrier head_full[kHeadSlots], head_free[kHeadSlots];
 };
 inline constexpr int kOutHalf = 0, kInHalf = 1;  // of `weights`
 
@@ -118,9 +116,17 @@ __device__ __forceinline__ int ProjectGroup(int i) {
   return static_cast<int>(blockIdx.x + i * gridDim.x) * kGroup;
 }
 
-// First output of the logits that this block makes in a step.
-__device__ __forceinline__ int HeadGroup(int step) {
-  return static_cast<int>(blockIdx.x + step * gridDim.x) * kHeadOutputs;
+// First output of tile `i` of the logits, which are dealt out one by one, too.
+__device__ __forceinline__ int HeadTile(int i) {
+  return static_cast<int>(blockIdx.x + i * gridDim.x) * kHeadOutputs;
+}
+template <int V>
+__device__ __forceinline__ auto HeadWeights(FewRowsMemory<V>& m, int slot) {
+  using Row = bf16[FewRowsMemory<V>::kWeightPitch];
+  constexpr int kFirst = kFewOutputs / kHeadOutputs;  // slots in `weights`
+  static_assert((kHeadSlots - kFirst) * kHeadOutputs * sizeof(Row) <= sizeof(m.ring));
+  return slot < kFirst ? m.weights + slot * kHeadOutputs
+                       : reinterpret_cast<Row*>(m.ring[0]) + (slot - kFirst) * kHeadOutputs;
 }
 
 // Words of the mailboxes of x, and of abar, o and u, where a word has two columns. Eight columns, which are a

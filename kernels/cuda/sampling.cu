@@ -217,11 +217,13 @@ __device__ int Choose(const float* logits, int vocab, const OutputMeta& output, 
   return DrawAt(logits, vocab, weights, uniform, greatest, shared);
 }
 
-__global__ void __launch_bounds__(kThreads) SampleKernel(SampleKernelParams p) {
+__global__ void __launch_bounds__(kThreads) SampleKernel(const __grid_constant__ SampleKernelParams p) {
   __shared__ Shared shared;
   PdlWait();
   PdlTrigger();
-  const OutputMeta output = p.outputs[blockIdx.x];
+  if (p.saturations_copy != nullptr && blockIdx.x == 0 && threadIdx.x == 0)
+    *p.saturations_copy = *p.saturations;
+  const OutputMeta output = p.outputs != nullptr ? p.outputs[blockIdx.x] : p.few_outputs[blockIdx.x];
   if (output.mode == OutputMode::kNone) return;
   const float* logits = p.logits + blockIdx.x * p.pitch;
   float max = -__int_as_float(0x7f800000);
