@@ -42,6 +42,19 @@ __device__ __forceinline__ void StoreFeedback(const LayerState& state, const Row
   reinterpret_cast<float*>(open)[static_cast<int64_t>(meta.position & 63) * state.width + n] = s;
 }
 
+// The token of a row.
+__device__ __forceinline__ int TokenOf(const RowMeta& meta, const int32_t* slots, int32_t vocab) {
+  const int token = meta.slot >= 0 ? slots[meta.slot] : meta.token;
+  return token < 0 || token >= vocab ? 0 : token;  // what follows a draw from logits that were not finite
+}
+
+// (cosine, sine) of position * theta: angles up to the position, so in double.
+__device__ __forceinline__ float2 TurnOf(int32_t position, float theta) {
+  double sine, cosine;
+  sincos(static_cast<double>(position) * static_cast<double>(theta), &sine, &cosine);
+  return make_float2(static_cast<float>(cosine), static_cast<float>(sine));
+}
+
 // Columns 2 i and 2 i + 1 of a head, turned by (cosine, sine). Rounded in one way wherever it is used.
 __device__ __forceinline__ float2 Rotate(float2 y, float2 turn) {
   return make_float2(__fmaf_rn(y.x, turn.x, -__fmul_rn(y.y, turn.y)),
