@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(256) PlainScoreKernel(PlainParams p) {
   const int position0 = p.segment.start + row0;
   const int token = threadIdx.x % kPageTokens, part = threadIdx.x / kPageTokens;
   const int j = blockIdx.x * kPageTokens + token;
-  if (static_cast<int>(blockIdx.x) * kPageTokens > position0 + rows - 2) return;
+  const int tokens = position0 + rows - 1 - static_cast<int>(blockIdx.x) * kPageTokens;  // that are attended to
+  if (tokens <= 0) return;
   const Key* page = reinterpret_cast<const Key*>(p.kb_plane + p.pages[blockIdx.x] * p.page_bytes);
   float sum[4] = {};
   for (int d0 = 0; d0 < p.D; d0 += 32) {
@@ -62,7 +63,8 @@ __global__ void __launch_bounds__(256) PlainScoreKernel(PlainParams p) {
     }
     for (int k = threadIdx.x; k < kPageTokens * 32; k += 256) {
       const int d = d0 + k % 32;
-      keys[k / 32][k % 32] = d < p.D ? ToFloat(page[static_cast<int64_t>(k / 32) * p.D + d]) : 0;
+      keys[k / 32][k % 32] =
+          k / 32 < tokens && d < p.D ? ToFloat(page[static_cast<int64_t>(k / 32) * p.D + d]) : 0;
     }
     __syncthreads();
     for (int d = 0; d < 32; d++) {
