@@ -16,6 +16,7 @@ template <int GC>
 struct Forward {
   static constexpr bool kInclusive = true;  // a row's own token, too
   static constexpr int kTokens = 8;         // of a slot: up to 4 KB of k and 4 KB of v
+  static constexpr int kStep = 4;           // tokens that are added together
   static constexpr int kOpenTokens = 0;
   static constexpr int kValues = 4096;  // byte of a slot where v begins
   static constexpr int kSlotBytes = 8192;
@@ -48,61 +49,71 @@ struct Forward {
     fill.End();
   }
 
-  // Adds a slot's `count` tokens. `pitch`: bytes from a token to the next. Lanes beyond the last column
-  // compute nonsense for heads of their own, which nobody reads.
+  // Adds a slot's `count` tokens, U at a time. `pitch`: bytes from a token to the next. Lanes beyond the last
+  // column compute nonsense for heads of their own, which nobody reads.
   static __device__ __forceinline__ void AddTokens(const float (&q)[GC][8], const char* slot, int pitch,
                                                    int d, int count, Softmax<8> (&leaf)[GC]) {
-    constexpr int U = kTokens;
-    const auto load = [&](int u, const char* from, float(&out)[8]) {
-      const char* at = from + min(u, count - 1) * pitch + (threadIdx.x & 31) * 16;
-      UnpackBf16(*reinterpret_cast<const uint4*>(at), out);
-    };
-    float score[U][GC];
-#pragma unroll
-    for (int u = 0; u < U; ++u) {
-      float numbers[8];
-      load(u, slot, numbers);
-#pragma unroll
-      for (int g = 0; g < GC; ++g) {
-        score[u][g] = 0.0f;
-#pragma unroll
-        for (int e = 0; e < 8; ++e) score[u][g] = fmaf(numbers[e], q[g][e], score[u][g]);
-      }
-    }
-#pragma unroll
-    for (int offset = 16; offset > 0; offset >>= 1) {  // over the d / 8 lanes of a head
-      if (offset * 16 > d) continue;
+    constexpr int U = kStep;
+#pragma unroll 1
+    for (int first = 0; first < count; first += U) {
+      const auto load = [&](int u, const char* from, float(&out)[8]) {
+        const char* at = from + min(first + u, count - 1) * pitch + (threadIdx.x & 31) * 16;
+        UnpackBf16(*reinterpret_cast<const uint4*>(at), out);
+      };
+      float score[U][GC];
 #pragma unroll
       for (int u = 0; u < U; ++u) {
+        float numbers[8];
+        load(u, slot, numbers);
 #pragma unroll
-        for (int g = 0; g < GC; ++g) score[u][g] += __shfl_xor_sync(kWholeWarp, score[u][g], offset);
+        for (int g = 0; g < GC; ++g) {
+          score[u][g] = 0.0f;
+#pragma unroll
+          for (int e = 0; e < 8; ++e) score[u][g] = fmaf(numbers[e], q[g][e], score[u][g]);
+        }
       }
-    }
 #pragma unroll
-    for (int g = 0; g < GC; ++g) {
-      float max = leaf[g].max;
+      for (int offset = 16; offset > 0; offset >>= 1) {  // over the d / 8 lanes of a head
+        if (offset * 16 > d) continue;
 #pragma unroll
-      for (int u = 0; u < U; ++u) max = fmaxf(max, score[u][g]);
-      leaf[g].Raise(max);
-    }
+        for (int u = 0; u < U; ++u) {
 #pragma unroll
-    for (int u = 0; u < U; ++u) {
-      float numbers[8];
-      load(u, slot + kValues, numbers);
+          for (int g = 0; g < GC; ++g) score[u][g] += __shfl_xor_sync(kWholeWarp, score[u][g], offset);
+        }
+      }
+      float max[GC];
+      bool raises = false;
 #pragma unroll
       for (int g = 0; g < GC; ++g) {
-        const float weight = u < count ? Exp2(score[u][g] - leaf[g].max) : 0.0f;
-        leaf[g].sum += weight;
+        max[g] = leaf[g].max;
 #pragma unroll
-        for (int e = 0; e < 8; ++e) leaf[g].acc[e] = fmaf(weight, numbers[e], leaf[g].acc[e]);
+        for (int u = 0; u < U; ++u) max[g] = fmaxf(max[g], score[u][g]);
+        raises = raises || max[g] > leaf[g].max;
+      }
+      if (__any_sync(kWholeWarp, raises)) {
+#pragma unroll
+        for (int g = 0; g < GC; ++g) leaf[g].Raise(max[g]);
+      }
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        float numbers[8];
+        load(u, slot + kValues, numbers);
+#pragma unroll
+        for (int g = 0; g < GC; ++g) {
+          const float weight = first + u < count ? Exp2(score[u][g] - leaf[g].max) : 0.0f;
+          leaf[g].sum += weight;
+#pragma unroll
+          for (int e = 0; e < 8; ++e) leaf[g].acc[e] = fmaf(weight, numbers[e], leaf[g].acc[e]);
+        }
       }
     }
   }
 
-  // Computes leaf `leaf` of the item's unit and leaves it in place `at` of the engine's leaves.
+  // Computes leaf `leaf` of the item's unit and leaves it in place `at` of the engine's leaves, once what was
+  // there is merged. `n`: items of the engine before this one.
   static __device__ __forceinline__ void Leaf(const AttentionParams& p, const Engine& engine,
-                                              const AttentionItem& item, int leaf, int at, int step,
-                                              RingPlace& place) {
+                                              const AttentionItem& item, int n, int leaf, int at,
+                                              int step, RingPlace& place) {
     const int lane = threadIdx.x & 31, d = p.head_width, kv = p.state.kv, group = p.heads / p.kv_heads;
     const int column = item.chunk % ColumnChunks(p) * kForwardColumns + lane * 8;
     const int first_head = item.chunk / ColumnChunks(p) * GC;  // of the key head's group
@@ -132,6 +143,7 @@ struct Forward {
       }
       place.Advance(step, engine.slots);
     });
+    engine.control->handover.AwaitEmpty(n);
 #pragma unroll
     for (int g = 0; g < GC; ++g) {
       const int to = g * kForwardColumns + lane * 8;
@@ -142,19 +154,22 @@ struct Forward {
     }
   }
 
+  // Eight numbers of the result, from `column` of the item's accumulator on.
   static __device__ __forceinline__ void Output(const AttentionParams& p, const AttentionItem& item,
-                                                int column, float4 value) {
+                                                int column, const float (&numbers)[8]) {
     const int d = p.head_width, group = p.heads / p.kv_heads;
     const int kv_column = item.chunk % ColumnChunks(p) * kForwardColumns + column % kForwardColumns;
     const int in_group = item.chunk / ColumnChunks(p) * GC + column / kForwardColumns;
     if (kv_column >= p.state.kv || in_group >= group) return;
     const int64_t at = static_cast<int64_t>(kv_column / d * group + in_group) * d + kv_column % d;
     if (p.o_bf16 != nullptr) {
-      bf16* o = static_cast<bf16*>(p.o_bf16) + static_cast<int64_t>(item.row) * p.pitch + at;
-      *reinterpret_cast<__nv_bfloat162*>(o) = __floats2bfloat162_rn(value.x, value.y);
-      *reinterpret_cast<__nv_bfloat162*>(o + 2) = __floats2bfloat162_rn(value.z, value.w);
+      __nv_bfloat162 pairs[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) pairs[e] = __floats2bfloat162_rn(numbers[2 * e], numbers[2 * e + 1]);
+      *reinterpret_cast<uint4*>(static_cast<bf16*>(p.o_bf16) + static_cast<int64_t>(item.row) * p.pitch + at) =
+          *reinterpret_cast<const uint4*>(pairs);
     } else {
-      *reinterpret_cast<float4*>(p.o + static_cast<int64_t>(item.row) * p.state.width + at) = value;
+      Store8(p.o + static_cast<int64_t>(item.row) * p.state.width + at, numbers);
     }
   }
 };

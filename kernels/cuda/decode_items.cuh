@@ -37,12 +37,46 @@ struct ItemQueue {
   }
 };
 
+// The leaves of one item on their way from the warps that compute to those that merge (decode_merge.cuh).
+struct Handover {
+  AttentionItem item;
+  RingBarrier full, empty;
+
+  __device__ __forceinline__ void Init(int writers, int readers) {
+    full.Init(writers);
+    empty.Init(readers);
+  }
+  // Computing warps, for the `n`th item: until the leaves of the one before may be overwritten.
+  __device__ __forceinline__ void AwaitEmpty(int n) { empty.Wait((n & 1) ^ 1); }
+  // Computing warps, all lanes: this warp's leaf is written; whole warps of the first.
+  __device__ __forceinline__ void Post(const AttentionItem& next, bool first) {
+    if (first && (threadIdx.x & 31) == 0) item = next;
+    __syncwarp();
+    if ((threadIdx.x & 31) == 0) full.Arrive();
+  }
+  // Merging warps: whether leaves are there. Does not wait: another engine's may be.
+  __device__ __forceinline__ bool Arrived(uint32_t parity) {
+    uint32_t passed;
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+        : "=r"(passed)
+        : "r"(RingAddress(&full)), "r"(parity)
+        : "memory");
+    return __all_sync(kWholeWarp, passed != 0);
+  }
+  // Merging warps, all lanes: this warp needs the leaves no more.
+  __device__ __forceinline__ void Release() {
+    __syncwarp();
+    if ((threadIdx.x & 31) == 0) empty.Arrive();
+  }
+};
+
 // One attention's part of a block of threads: `warps` that compute, one that copies state for them and one
 // that looks up what comes next.
 struct EngineControl {
   RingBarrier full[kMaxSlots], empty[kMaxSlots];
   ItemQueue queue;
-  int last;  // whether this block of threads was the last to arrive (decode_merge.cuh)
+  Handover handover;
 };
 struct Engine {
   EngineControl* control;
@@ -50,7 +84,6 @@ struct Engine {
   float* leaves;      // [leaf][column] accumulators
   float2* leaf_sums;  // [leaf][head] maximum and sum
   int slots, warps;   // slots are a multiple of warps
-  int barrier;        // id of the named barrier of its computing warps
 };
 
 // The row of unit `unit` of all; first_of[r] is the first unit of row r. A whole warp searches.

@@ -154,7 +154,7 @@ struct AttentionParams {
 };
 // What the split-KV kernel needs for a shape and a card.
 struct AttentionShape {
-  static constexpr int32_t kCounters = 3;
+  static constexpr int32_t kCounters = 12;
 
   bool fast = false;           // else LaunchGenericAttention
   int32_t group_heads = 1;     // query heads of one key head that an item covers
