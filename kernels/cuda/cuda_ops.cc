@@ -143,7 +143,9 @@ absl::Status CudaOps::StartBuffers() {
       std::max(weights_.layer(0).project.padded_outputs, weights_.layer(0).in.padded_outputs);
   sizes.slots = options_.max_segments;
   if (attention_.fast) {
-    const int64_t units = std::max<int64_t>(int64_t{segments} * kMaxUnits, multiprocessors_);
+    // Of whole runs; or, of a batch of few units, the leaves.
+    const int64_t units = std::max<int64_t>(int64_t{segments} * kMaxUnits,
+                                            multiprocessors_ + int64_t{segments} * kRunUnits * kMaxLeaves);
     sizes.partials = units * (1 + attention_.forward_chunks);
     sizes.partial_floats = attention_.partial_floats;
   }
@@ -262,7 +264,7 @@ void CudaOps::BeginStep(const StepBatch& batch) {
   if (status_.ok()) Reserve(step);
   if (!status_.ok()) return;
   step.plan = BuildTables(batch, options_.max_segments, slab_.scratch_page(), slab_.scratch_open_page(),
-                          multiprocessors_ / kMaxLeaves, step.tables.as());
+                          multiprocessors_, step.tables.as());
   Check(few_rows_.NextEpoch(stream_, &step.tables.as<DecodeHeader>()->epoch), "clearing mailboxes");
   Check(cudaEventRecord(step.begin, stream_), "recording an event");
   Check(cudaMemcpyAsync(tables_.as(), step.tables.as(), step.plan.layout.bytes, cudaMemcpyHostToDevice,

@@ -13,8 +13,11 @@ namespace sessa::cuda {
 namespace {
 
 constexpr int kHelperWarps = 4;  // for each engine one that copies and one that deals
-__host__ __device__ constexpr int ThreadsOf(int warps) { return (2 * warps + kHelperWarps + kMergeWarps) * 32; }
+__host__ __device__ constexpr int ThreadsOf(int warps) {
+  return (2 * warps + kHelperWarps + kMergeWarps) * 32;
+}
 constexpr int kMaxThreads = ThreadsOf(kMaxLeaves);
+constexpr int kRegistersAtStart = 65536 / kMaxThreads;
 
 // The copying warp. State of earlier steps may be copied before the kernels in front of this one have ended;
 // what they write of it is the row's own token, which only the forward attention reads.
@@ -82,19 +85,20 @@ __device__ __forceinline__ void ComputeItems(const AttentionParams& p, const Eng
 // Rows without a past have ctx = 0.
 __device__ __forceinline__ void ClearEmptyRows(const AttentionParams& p, int thread, int threads) {
   for (int row = blockIdx.x; row < p.row_count; row += gridDim.x) {
-    if (p.feedback_first[row + 1] > p.feedback_first[row]) continue;
+    if (p.feedback_runs[row + 1] > p.feedback_runs[row]) continue;
     for (int c = thread; c < p.state.width; c += threads) {
       p.ctx[static_cast<int64_t>(row) * p.state.width + c] = 0.0f;
     }
   }
 }
 
-// Registers of a thread from here on: warps that copy, deal and merge leave theirs to those that compute. Only
-// sm_90a has the instruction, and only with kMaxLeaves warps are the computing ones whole groups of four.
-template <int kRegisters, bool kMore>
+// Registers of a thread from here on: warps that copy and deal leave theirs to those that compute and merge.
+// Only sm_90a has the instruction, and only with kMaxLeaves warps are the computing ones whole groups of
+// four.
+template <int kRegisters>
 __device__ __forceinline__ void SetRegisters() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  if constexpr (kMore) {
+  if constexpr (kRegisters >= kRegistersAtStart) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
@@ -121,8 +125,8 @@ struct BlockLayout {
 template <int V, int GC>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     DecodeAttentionKernel(AttentionParams p, AttentionShape shape) {
-  constexpr int kHelperRegisters = 72, kMergeRegisters = 120,
-                kFeedbackRegisters = V == 8 ? 192 : 160, kForwardRegisters = V == 8 ? 128 : 160;
+  constexpr int kHelperRegisters = 64, kMergeRegisters = 144, kFeedbackRegisters = V == 8 ? 176 : 152,
+                kForwardRegisters = V == 8 ? 128 : 152;
   static_assert((kHelperRegisters + kMergeRegisters + kFeedbackRegisters + kForwardRegisters) * 128 == 65536);
   extern __shared__ __align__(128) char memory[];
   __shared__ EngineControl controls[2];
@@ -141,12 +145,9 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
     FenceBarrierInit();
   }
   __syncthreads();
-  const Engine feedback{&controls[0],
-                        memory + layout.feedback_ring,
-                        reinterpret_cast<float*>(memory + layout.feedback_leaves),
-                        feedback_sums,
-                        shape.feedback_slots,
-                        warps};
+  const Engine feedback{
+      &controls[0],  memory + layout.feedback_ring, reinterpret_cast<float*>(memory + layout.feedback_leaves),
+      feedback_sums, shape.feedback_slots,          warps};
   const Engine forward{&controls[1],
                        memory + layout.forward_ring,
                        reinterpret_cast<float*>(memory + layout.forward_leaves),
@@ -156,10 +157,10 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   // With few items, feedback and forward go to different multiprocessors.
   const int first = blockIdx.x, first_forward = gridDim.x - 1 - blockIdx.x;
   if (warp >= 2 * warps + kHelperWarps) {
-    SetRegisters<kMergeRegisters, false>();
+    SetRegisters<kMergeRegisters>();
     MergeItems<Feedback<V>, Forward<GC>>(p, shape, feedback, forward, warp - 2 * warps - kHelperWarps);
   } else if (warp >= 2 * warps) {
-    SetRegisters<kHelperRegisters, false>();
+    SetRegisters<kHelperRegisters>();
     switch (warp - 2 * warps) {
       case 0:
         return CopyItems<Feedback<V>>(p, feedback);
@@ -171,13 +172,13 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
         return DealItems<Forward<GC>>(p, shape, forward, first_forward, p.next_item + 1);
     }
   } else if (warp < warps) {
-    SetRegisters<kFeedbackRegisters, true>();
+    SetRegisters<kFeedbackRegisters>();
     PdlWait();
     PdlTrigger();
     ClearEmptyRows(p, threadIdx.x, warps * 32);
     ComputeItems<Feedback<V>>(p, feedback, warp);
   } else {
-    SetRegisters<kForwardRegisters, true>();
+    SetRegisters<kForwardRegisters>();
     PdlWait();
     PdlTrigger();
     ComputeItems<Forward<GC>>(p, forward, warp - warps);
@@ -191,8 +192,8 @@ cudaError_t Launch(const AttentionParams& params, const AttentionShape& shape, i
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
   if (error != cudaSuccess) return error;
-  return LaunchKernel(kernel, dim3(multiprocessors), dim3(ThreadsOf(shape.warps)),
-                      shape.shared_bytes, context.dependent, context.stream, params, shape);
+  return LaunchKernel(kernel, dim3(multiprocessors), dim3(ThreadsOf(shape.warps)), shape.shared_bytes,
+                      context.dependent, context.stream, params, shape);
 }
 
 template <int V>

@@ -16,7 +16,7 @@ template <int GC>
 struct Forward {
   static constexpr bool kInclusive = true;  // a row's own token, too
   static constexpr int kTokens = 8;         // of a slot: up to 4 KB of k and 4 KB of v
-  static constexpr int kStep = 4;           // tokens that are added together
+  static constexpr int kStep = 2;           // tokens that are added together
   static constexpr int kOpenTokens = 0;
   static constexpr int kValues = 4096;  // byte of a slot where v begins
   static constexpr int kSlotBytes = 8192;
@@ -112,8 +112,8 @@ struct Forward {
   // Computes leaf `leaf` of the item's unit and leaves it in place `at` of the engine's leaves, once what was
   // there is merged. `n`: items of the engine before this one.
   static __device__ __forceinline__ void Leaf(const AttentionParams& p, const Engine& engine,
-                                              const AttentionItem& item, int n, int leaf, int at,
-                                              int step, RingPlace& place) {
+                                              const AttentionItem& item, int n, int leaf, int at, int step,
+                                              RingPlace& place) {
     const int lane = threadIdx.x & 31, d = p.head_width, kv = p.state.kv, group = p.heads / p.kv_heads;
     const int column = item.chunk % ColumnChunks(p) * kForwardColumns + lane * 8;
     const int first_head = item.chunk / ColumnChunks(p) * GC;  // of the key head's group
@@ -154,22 +154,20 @@ struct Forward {
     }
   }
 
-  // Eight numbers of the result, from `column` of the item's accumulator on.
+  // Four numbers of the result, from `column` of the item's accumulator on.
   static __device__ __forceinline__ void Output(const AttentionParams& p, const AttentionItem& item,
-                                                int column, const float (&numbers)[8]) {
+                                                int column, float4 value) {
     const int d = p.head_width, group = p.heads / p.kv_heads;
     const int kv_column = item.chunk % ColumnChunks(p) * kForwardColumns + column % kForwardColumns;
     const int in_group = item.chunk / ColumnChunks(p) * GC + column / kForwardColumns;
     if (kv_column >= p.state.kv || in_group >= group) return;
     const int64_t at = static_cast<int64_t>(kv_column / d * group + in_group) * d + kv_column % d;
     if (p.o_bf16 != nullptr) {
-      __nv_bfloat162 pairs[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) pairs[e] = __floats2bfloat162_rn(numbers[2 * e], numbers[2 * e + 1]);
-      *reinterpret_cast<uint4*>(static_cast<bf16*>(p.o_bf16) + static_cast<int64_t>(item.row) * p.pitch + at) =
-          *reinterpret_cast<const uint4*>(pairs);
+      bf16* o = static_cast<bf16*>(p.o_bf16) + static_cast<int64_t>(item.row) * p.pitch + at;
+      *reinterpret_cast<__nv_bfloat162*>(o) = __floats2bfloat162_rn(value.x, value.y);
+      *reinterpret_cast<__nv_bfloat162*>(o + 2) = __floats2bfloat162_rn(value.z, value.w);
     } else {
-      Store8(p.o + static_cast<int64_t>(item.row) * p.state.width + at, numbers);
+      *reinterpret_cast<float4*>(p.o + static_cast<int64_t>(item.row) * p.state.width + at) = value;
     }
   }
 };

@@ -44,7 +44,7 @@ struct FewRowsParams {
   const RowMeta* rows;         // (row_count); the live ones first
   const int32_t* pages;
   const DecodeHeader* header;
-  const int32_t* feedback_first;  // units of the rows, as AttentionParams
+  const int32_t* feedback_first;  // (row_count + 1) units of the rows, running
   const int32_t* forward_first;
   const float2* rotation;  // (rows, d / 2), or null
   float* x;                // (rows, D) in: embeddings, out: the residual stream after the last layer
