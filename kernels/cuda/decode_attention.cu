@@ -17,7 +17,6 @@ __host__ __device__ constexpr int ThreadsOf(int warps) {
   return (2 * warps + kHelperWarps + kMergeWarps) * 32;
 }
 constexpr int kMaxThreads = ThreadsOf(kMaxLeaves);
-constexpr int kRegistersAtStart = 65536 / kMaxThreads;
 
 // The copying warp. State of earlier steps may be copied before the kernels in front of this one have ended;
 // what they write of it is the row's own token, which only the forward attention reads.
@@ -98,7 +97,8 @@ __device__ __forceinline__ void ClearEmptyRows(const AttentionParams& p, int thr
 template <int kRegisters>
 __device__ __forceinline__ void SetRegisters() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  if constexpr (kRegisters >= kRegistersAtStart) {
+  constexpr int kAtStart = 65536 / kMaxThreads;
+  if constexpr (kRegisters >= kAtStart) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
   } else {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
