@@ -13,7 +13,9 @@ namespace sessa::cuda {
 namespace {
 
 constexpr int kHelperWarps = 4;  // for each engine one that copies and one that deals
-__host__ __device__ constexpr int ThreadsOf(int warps) { return (2 * warps + kHelperWarps + kMergeWarps) * 32; }
+__host__ __device__ constexpr int ThreadsOf(int warps) {
+  return (2 * warps + kHelperWarps + kMergeWarps) * 32;
+}
 constexpr int kMaxThreads = ThreadsOf(kMaxLeaves);
 
 // The copying warp. State of earlier steps may be copied before the kernels in front of this one have ended;
@@ -89,8 +91,9 @@ __device__ __forceinline__ void ClearEmptyRows(const AttentionParams& p, int thr
   }
 }
 
-// Registers of a thread from here on: warps that copy, deal and merge leave theirs to those that compute. Only
-// sm_90a has the instruction, and only with kMaxLeaves warps are the computing ones whole groups of four.
+// Registers of a thread from here on: warps that copy, deal and merge leave theirs to those that compute.
+// Only sm_90a has the instruction, and only with kMaxLeaves warps are the computing ones whole groups of
+// four.
 template <int kRegisters, bool kMore>
 __device__ __forceinline__ void SetRegisters() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -121,9 +124,10 @@ struct BlockLayout {
 template <int V, int GC>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     DecodeAttentionKernel(AttentionParams p, AttentionShape shape) {
-  constexpr int kHelperRegisters = 72, kMergeRegisters = 120,
-                kFeedbackRegisters = V == 8 ? 192 : 160, kForwardRegisters = V == 8 ? 128 : 160;
+  constexpr int kHelperRegisters = 72, kMergeRegisters = 120, kFeedbackRegisters = V == 8 ? 192 : 160,
+                kForwardRegisters = V == 8 ? 128 : 160;
   static_assert((kHelperRegisters + kMergeRegisters + kFeedbackRegisters + kForwardRegisters) * 128 == 65536);
+  using ForwardItems = Forward<GC, V == 8 ? 2 : 4>;
   extern __shared__ __align__(128) char memory[];
   __shared__ EngineControl controls[2];
   __shared__ float2 feedback_sums[kMaxLeaves];
@@ -141,12 +145,9 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
     FenceBarrierInit();
   }
   __syncthreads();
-  const Engine feedback{&controls[0],
-                        memory + layout.feedback_ring,
-                        reinterpret_cast<float*>(memory + layout.feedback_leaves),
-                        feedback_sums,
-                        shape.feedback_slots,
-                        warps};
+  const Engine feedback{
+      &controls[0],  memory + layout.feedback_ring, reinterpret_cast<float*>(memory + layout.feedback_leaves),
+      feedback_sums, shape.feedback_slots,          warps};
   const Engine forward{&controls[1],
                        memory + layout.forward_ring,
                        reinterpret_cast<float*>(memory + layout.forward_leaves),
@@ -157,18 +158,18 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   const int first = blockIdx.x, first_forward = gridDim.x - 1 - blockIdx.x;
   if (warp >= 2 * warps + kHelperWarps) {
     SetRegisters<kMergeRegisters, false>();
-    MergeItems<Feedback<V>, Forward<GC>>(p, shape, feedback, forward, warp - 2 * warps - kHelperWarps);
+    MergeItems<Feedback<V>, ForwardItems>(p, shape, feedback, forward, warp - 2 * warps - kHelperWarps);
   } else if (warp >= 2 * warps) {
     SetRegisters<kHelperRegisters, false>();
     switch (warp - 2 * warps) {
       case 0:
         return CopyItems<Feedback<V>>(p, feedback);
       case 1:
-        return CopyItems<Forward<GC>>(p, forward);
+        return CopyItems<ForwardItems>(p, forward);
       case 2:
         return DealItems<Feedback<V>>(p, shape, feedback, first, p.next_item);
       default:
-        return DealItems<Forward<GC>>(p, shape, forward, first_forward, p.next_item + 1);
+        return DealItems<ForwardItems>(p, shape, forward, first_forward, p.next_item + 1);
     }
   } else if (warp < warps) {
     SetRegisters<kFeedbackRegisters, true>();
@@ -180,7 +181,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
     SetRegisters<kForwardRegisters, true>();
     PdlWait();
     PdlTrigger();
-    ComputeItems<Forward<GC>>(p, forward, warp - warps);
+    ComputeItems<ForwardItems>(p, forward, warp - warps);
   }
 }
 
@@ -191,8 +192,8 @@ cudaError_t Launch(const AttentionParams& params, const AttentionShape& shape, i
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
   if (error != cudaSuccess) return error;
-  return LaunchKernel(kernel, dim3(multiprocessors), dim3(ThreadsOf(shape.warps)),
-                      shape.shared_bytes, context.dependent, context.stream, params, shape);
+  return LaunchKernel(kernel, dim3(multiprocessors), dim3(ThreadsOf(shape.warps)), shape.shared_bytes,
+                      context.dependent, context.stream, params, shape);
 }
 
 template <int V>

@@ -10,11 +10,11 @@ namespace sessa::cuda {
 
 template <int V>
 struct Feedback {
-  static constexpr bool kInclusive = false;                 // the strict past
-  static constexpr int kTokens = V < 8 ? 16 / V : 1;        // of a slot: up to 8 KB of kb and 8 KB of s
-  static constexpr int kOpenTokens = (kTokens + 1) / 2;     // in the reader's own block, where s is float32
-  static constexpr int kStep = kTokens < 2 ? kTokens : 2;   // tokens that are added together
-  static constexpr int kValues = kTokens * V * 512;         // byte of a slot where s begins
+  static constexpr bool kInclusive = false;                // the strict past
+  static constexpr int kTokens = V < 8 ? 16 / V : 1;       // of a slot: up to 8 KB of kb and 8 KB of s
+  static constexpr int kOpenTokens = (kTokens + 1) / 2;    // in the reader's own block, where s is float32
+  static constexpr int kStep = kTokens < 2 ? kTokens : 2;  // tokens that are added together
+  static constexpr int kValues = kTokens * V * 512;        // byte of a slot where s begins
   static constexpr int kSlotBytes = kValues + kOpenTokens * V * 1024;
 
   static __device__ __forceinline__ int Columns(const AttentionParams& p) { return p.state.width; }
@@ -99,8 +99,8 @@ struct Feedback {
   // Computes leaf `leaf` of the item's unit and leaves it in place `at` of the engine's leaves, once what was
   // there is merged. `n`: items of the engine before this one.
   static __device__ __forceinline__ void Leaf(const AttentionParams& p, const Engine& engine,
-                                              const AttentionItem& item, int n, int leaf, int at,
-                                              int step, RingPlace& place) {
+                                              const AttentionItem& item, int n, int leaf, int at, int step,
+                                              RingPlace& place) {
     const int lane = threadIdx.x & 31, width = p.state.width;
     const float scale = kLog2E * rsqrtf(static_cast<float>(width));
     float q[V * 8];

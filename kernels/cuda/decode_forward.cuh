@@ -12,11 +12,12 @@ namespace sessa::cuda {
 
 inline constexpr int kForwardColumns = 256;
 
-template <int GC>
+// U: tokens that are added together.
+template <int GC, int U = 4>
 struct Forward {
   static constexpr bool kInclusive = true;  // a row's own token, too
   static constexpr int kTokens = 8;         // of a slot: up to 4 KB of k and 4 KB of v
-  static constexpr int kStep = 4;           // tokens that are added together
+  static constexpr int kStep = U;
   static constexpr int kOpenTokens = 0;
   static constexpr int kValues = 4096;  // byte of a slot where v begins
   static constexpr int kSlotBytes = 8192;
@@ -53,7 +54,6 @@ struct Forward {
   // column compute nonsense for heads of their own, which nobody reads.
   static __device__ __forceinline__ void AddTokens(const float (&q)[GC][8], const char* slot, int pitch,
                                                    int d, int count, Softmax<8> (&leaf)[GC]) {
-    constexpr int U = kStep;
 #pragma unroll 1
     for (int first = 0; first < count; first += U) {
       const auto load = [&](int u, const char* from, float(&out)[8]) {
@@ -112,8 +112,8 @@ struct Forward {
   // Computes leaf `leaf` of the item's unit and leaves it in place `at` of the engine's leaves, once what was
   // there is merged. `n`: items of the engine before this one.
   static __device__ __forceinline__ void Leaf(const AttentionParams& p, const Engine& engine,
-                                              const AttentionItem& item, int n, int leaf, int at,
-                                              int step, RingPlace& place) {
+                                              const AttentionItem& item, int n, int leaf, int at, int step,
+                                              RingPlace& place) {
     const int lane = threadIdx.x & 31, d = p.head_width, kv = p.state.kv, group = p.heads / p.kv_heads;
     const int column = item.chunk % ColumnChunks(p) * kForwardColumns + lane * 8;
     const int first_head = item.chunk / ColumnChunks(p) * GC;  // of the key head's group
@@ -166,8 +166,8 @@ struct Forward {
       __nv_bfloat162 pairs[4];
 #pragma unroll
       for (int e = 0; e < 4; ++e) pairs[e] = __floats2bfloat162_rn(numbers[2 * e], numbers[2 * e + 1]);
-      *reinterpret_cast<uint4*>(static_cast<bf16*>(p.o_bf16) + static_cast<int64_t>(item.row) * p.pitch + at) =
-          *reinterpret_cast<const uint4*>(pairs);
+      *reinterpret_cast<uint4*>(static_cast<bf16*>(p.o_bf16) + static_cast<int64_t>(item.row) * p.pitch +
+                                at) = *reinterpret_cast<const uint4*>(pairs);
     } else {
       Store8(p.o + static_cast<int64_t>(item.row) * p.state.width + at, numbers);
     }

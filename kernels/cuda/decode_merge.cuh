@@ -1,9 +1,9 @@
 // Merging the parts of a row's attention, always in the same order (attention_schedule.h):
 //   M = max_i m_i;   acc = sum_i acc_i 2^(m_i - M);   l = sum_i l_i 2^(m_i - M);   result = acc / l
-// over the leaves of a unit, the units of a run, the runs of a row. Warps of their own do it, while those that
-// compute go on to their next item. Each has columns of its own all the way up to the row's result, so that
-// merging warps wait for nobody: whoever finishes the last part of a group merges the group's columns and
-// passes them on to the next level.
+// over the leaves of a unit, the units of a run, the runs of a row. Warps of their own do it, while those
+// that compute go on to their next item. Each has columns of its own all the way up to the row's result, so
+// that merging warps wait for nobody: whoever finishes the last part of a group merges the group's columns
+// and passes them on to the next level.
 #pragma once
 
 #include "kernels/cuda/decode_items.cuh"
@@ -11,9 +11,9 @@
 
 namespace sessa::cuda {
 
-inline constexpr int kMergeWarps = 4;      // of a block of threads, for both engines
-inline constexpr int kMergedColumns = 8;   // that a lane merges at a time; they belong to one head
-inline constexpr int kSumColumns = 256;    // at most, that share a (maximum, sum) in global memory: a warp's
+inline constexpr int kMergeWarps = 4;     // of a block of threads, for both engines
+inline constexpr int kMergedColumns = 8;  // that a lane merges at a time; they belong to one head
+inline constexpr int kSumColumns = 256;   // at most, that share a (maximum, sum) in global memory: a warp's
 static_assert(kSumColumns == 32 * kMergedColumns);
 
 // Accumulators and the (maximum, sum) of every `sum_columns` of their columns, in shared or in global memory.
@@ -153,7 +153,8 @@ __device__ __forceinline__ void DeliverItem(const AttentionParams& p, const Atte
                                             int warp) {
   const int columns = forward ? Forward::Columns(p) : Feedback::Columns(p);
   const int head_columns = forward ? Forward::HeadColumns(p) : Feedback::HeadColumns(p);
-  const int sum_columns = min(head_columns, kSumColumns), slot_floats = static_cast<int>(shape.partial_floats);
+  const int sum_columns = min(head_columns, kSumColumns),
+            slot_floats = static_cast<int>(shape.partial_floats);
   const auto slot_of = [&](int slot) { return p.partials + static_cast<int64_t>(slot) * slot_floats; };
   const auto sums_of = [&](int slot, int level) {
     return reinterpret_cast<float2*>(slot_of(slot) + columns) +
