@@ -22,7 +22,6 @@ constexpr int kMaxThreads = ThreadsOf(kMaxLeaves);
 // what they write of it is the row's own token, which only the forward attention reads.
 template <typename Kind>
 __device__ __forceinline__ void CopyItems(const AttentionParams& p, const Engine& engine) {
-  const int lane = threadIdx.x & 31;
   ItemQueue& queue = engine.control->queue;
   RingPlace place{0};
   for (int n = 0;; ++n) {
@@ -48,8 +47,7 @@ __device__ __forceinline__ void CopyItems(const AttentionParams& p, const Engine
         }
       });
     }
-    __syncwarp();
-    if (lane == 0) queue.empty[entry].Arrive();
+    queue.empty[entry].ArriveAsWarp();
   }
   PdlWait();
 }
@@ -57,7 +55,6 @@ __device__ __forceinline__ void CopyItems(const AttentionParams& p, const Engine
 // A computing warp, `warp` of its engine.
 template <typename Kind>
 __device__ __forceinline__ void ComputeItems(const AttentionParams& p, const Engine& engine, int warp) {
-  const int lane = threadIdx.x & 31;
   const bool fine = p.header->fine != 0;  // then an item has one leaf, which warp 0 computes
   ItemQueue& queue = engine.control->queue;
   Handover& handover = engine.control->handover;
@@ -67,8 +64,7 @@ __device__ __forceinline__ void ComputeItems(const AttentionParams& p, const Eng
     const int entry = n % ItemQueue::kDepth;
     queue.full[entry].Wait(n / ItemQueue::kDepth & 1);
     const AttentionItem item = queue.items[entry];
-    __syncwarp();
-    if (lane == 0) queue.empty[entry].Arrive();
+    queue.empty[entry].ArriveAsWarp();
     if (item.row >= 0 && item.leaf_begin >= item.leaves) continue;
     if (item.row >= 0 && (!fine || warp == 0)) {
       Kind::Leaf(p, engine, item, posted, item.leaf_begin + warp, warp, fine ? 1 : engine.warps, place);
@@ -139,7 +135,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
       control.handover.Init(warps, kMergeWarps);
       for (int i = 0; i < kMaxSlots; ++i) {
         control.full[i].Init(kFullArrivals);
-        control.empty[i].Init(1);
+        control.empty[i].Init(kWarpArrivals);
       }
     }
     FenceBarrierInit();

@@ -31,7 +31,7 @@ struct Forward {
   // The item's columns of k and v of `count` tokens from `token` on, which lie in the block of `page`.
   static __device__ __forceinline__ void Copy(const AttentionParams& p, const AttentionItem& item,
                                               int64_t page, int token, int count, bool, char* slot,
-                                              RingBarrier* full) {
+                                              CopyBarrier* full) {
     const int kv = p.state.kv, first_column = item.chunk % ColumnChunks(p) * kForwardColumns;
     const char* keys = p.state.pages + page * p.state.page_bytes + p.state.k +
                        (static_cast<int64_t>(token & 63) * kv + first_column) * 2;
@@ -138,8 +138,7 @@ struct Forward {
       if (count > 0) {
         engine.control->full[place.slot].Wait(place.Use());
         AddTokens(q, engine.ring + place.slot * kSlotBytes, pitch, d, min(count, kTokens), sums);
-        __syncwarp();
-        if (lane == 0) engine.control->empty[place.slot].Arrive();
+        engine.control->empty[place.slot].ArriveAsWarp();
       }
       place.Advance(step, engine.slots);
     });

@@ -90,7 +90,7 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
             forward_items = m.forward_first[pass.rows] * leaves;
   MergeMemory& memory = m.merge;
   AwaitItems(p, feedback_items, forward_items, pass, m);
-  __syncthreads();
+  SyncComputing();
   // A thread: one column of the feedback (kind 0) or of the forward attention; of some units, runs, then of a
   // row.
   const int c = threadIdx.x % kGroup, kind = threadIdx.x / kGroup % 2, slot = threadIdx.x / (2 * kGroup);
@@ -104,7 +104,7 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
     const float2 total = MergeGroup(memory, sums, (kGroup + 2) / 2, first, 1, leaves, c);
     if (c == 0) memory.units[first] = total;
   }
-  __syncthreads();
+  SyncComputing();
   constexpr int kMaxRuns = (kFewUnits + kRunUnits - 1) / kRunUnits;
 #pragma unroll 1
   for (int i = slot; i < pass.rows * kMaxRuns; i += kThreadSlots) {
@@ -114,14 +114,16 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
     const float2 total = MergeGroup(memory, memory.units, 1, first, leaves, count, c);
     if (c == 0) memory.runs[first] = total;
   }
-  __syncthreads();
+  SyncComputing();
   const int row = slot;
   if (row < pass.rows) {  // whole groups of eight lanes
     const int runs = (first_of[row + 1] - first_of[row] + kRunUnits - 1) / kRunUnits;
     float value = 0.0f;  // without a past
     if (runs > 0) {
       const int first = base + first_of[row] * leaves;
-      const float2 total = MergeGroup(memory, memory.runs, 1, first, kRunUnits * leaves, runs, c);
+      const float2 total =  // a run by itself would stay as it is
+          runs == 1 ? memory.runs[first]
+                    : MergeGroup(memory, memory.runs, 1, first, kRunUnits * leaves, runs, c);
       value = memory.items[first][c] * (1.0f / total.y);
     }
     if (kind == 0) {
@@ -129,13 +131,13 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
     } else {
       const float next = __shfl_down_sync(0xffu << (threadIdx.x & 24), value, 1, kGroup);
       if (c % 2 == 0) {
-        Post(p.mail.o + (row * p.width + static_cast<int>(blockIdx.x) * kGroup + c) / 2,
-             PackBf16(value, next), pass.epoch);
+        Post(p.mail.o + PairWord(row, static_cast<int>(blockIdx.x) * kGroup + c), PackBf16(value, next),
+             pass.epoch);
       }
     }
   }
   FenceCopies();
-  __syncthreads();
+  SyncComputing();
 }
 
 }  // namespace sessa::cuda
