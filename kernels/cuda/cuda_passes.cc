@@ -297,8 +297,7 @@ void CudaOps::Sample(int32_t first, int32_t count) {
   params.vocab = shape_.vocab;
   params.pitch = shape_.vocab;
   if (step_->few_rows_only) {
-    // No copy to wait for before the step or behind it: tables go with the launch, results straight to the
-    // host.
+    // No copies around the step: tables go with the launches, results straight to the host.
     params.outputs = nullptr;
     std::copy_n(reinterpret_cast<const OutputMeta*>(step_->tables.as() + step_->plan.layout.prefill_outputs),
                 count, params.few_outputs);

@@ -3,8 +3,8 @@
 //
 // The weights' memory has two halves of 16 outputs. In a layer each holds first one thing, then another:
 //
-//   kOutHalf: half of the projections, then out_proj and W_out   kInHalf: W_in, then the projections' other
-//   half
+//   kOutHalf: half of the projections, then out_proj and W_out
+//   kInHalf:  W_in, then the other half of the projections
 //
 // so that a half's barriers complete twice a layer, with parities 0 and 1. Weights of blocks that own no
 // columns are missing there, but their barriers complete all the same.

@@ -19,8 +19,7 @@ inline constexpr int kGroup = 8;     // outputs of a linear layer, half of a ten
 inline constexpr int kFewTiles = 2;  // tiles of 16 outputs of the projections that a block of threads makes
 inline constexpr int kFewOutputs = 16 * kFewTiles;
 inline constexpr int kHeadOutputs = 16;  // of the logits, that a block makes at a time
-inline constexpr int kHeadSlots =
-    5;  // for weights of as many in shared memory: two in `weights`, three in `ring`
+inline constexpr int kHeadSlots = 5;     // for their weights: two in `weights`, three in `ring`
 inline constexpr int kHeadLayers = 3;    // the last ones, which bring the first of them to the L2 cache
 inline constexpr int kStretch = 16;      // tokens
 inline constexpr int kOpenStretch = 8;   // ... in the reader's own block, where s is float32
