@@ -5,6 +5,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
+#include <chrono>
 #include <utility>
 
 #include "client/proto_time.h"
@@ -15,6 +16,15 @@
 #include "sessa/v1/sessions.grpc.pb.h"
 
 namespace sessa {
+namespace {
+
+// gRPC 1.51 may take the first connection to a server that is there for a refused one (grpc/grpc 35064): so
+// it tries again soon, and a call waits for that before it fails. Without a daemon an error comes this much
+// later.
+constexpr int kReconnectMilliseconds = 100;
+constexpr auto kConnectTime = std::chrono::milliseconds(300);
+
+}  // namespace
 
 void CallCanceller::Cancel() {
   std::lock_guard<std::mutex> lock(mu_);
@@ -36,7 +46,8 @@ void CallCanceller::Leave() {
 
 struct Client::Stubs {
   explicit Stubs(const std::shared_ptr<grpc::Channel>& channel)
-      : inference(channel), sessions(channel), admin(channel), health(channel) {}
+      : channel(channel), inference(channel), sessions(channel), admin(channel), health(channel) {}
+  std::shared_ptr<grpc::Channel> channel;
   v1::Inference::Stub inference;
   v1::Sessions::Stub sessions;
   v1::Admin::Stub admin;
@@ -102,86 +113,95 @@ class Client::Call {
 Client::Client(ClientOptions options) : options_(std::move(options)) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(options_.max_message_bytes));
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMilliseconds);
   stubs_ = std::make_unique<Stubs>(
       grpc::CreateCustomChannel(options_.server, grpc::InsecureChannelCredentials(), arguments));
 }
 
 Client::~Client() = default;
 
+Client::Stubs& Client::Connected() {
+  if (stubs_->channel->GetState(false) != GRPC_CHANNEL_READY) {
+    stubs_->channel->WaitForConnected(std::chrono::system_clock::now() + kConnectTime);
+  }
+  return *stubs_;
+}
+
 absl::StatusOr<v1::Finished> Client::Generate(const v1::GenerateRequest& request, const CallOptions& options,
                                               const GenerateHandler& on_event) {
   Call call(options);
-  return call.ReadToFinished<v1::Finished>(stubs_->inference.Generate(call.context(), request), on_event);
+  return call.ReadToFinished<v1::Finished>(Connected().inference.Generate(call.context(), request), on_event);
 }
 
 absl::StatusOr<v1::Finished> Client::Attach(const v1::AttachRequest& request, const CallOptions& options,
                                             const GenerateHandler& on_event) {
   Call call(options);
-  return call.ReadToFinished<v1::Finished>(stubs_->inference.Attach(call.context(), request), on_event);
+  return call.ReadToFinished<v1::Finished>(Connected().inference.Attach(call.context(), request), on_event);
 }
 
 absl::StatusOr<v1::ScoreFinished> Client::Score(const v1::ScoreRequest& request, const CallOptions& options,
                                                 const ScoreHandler& on_event) {
   Call call(options);
-  return call.ReadToFinished<v1::ScoreFinished>(stubs_->inference.Score(call.context(), request), on_event);
+  return call.ReadToFinished<v1::ScoreFinished>(Connected().inference.Score(call.context(), request),
+                                                on_event);
 }
 
 absl::Status Client::CancelTurn(const v1::CancelTurnRequest& request, const CallOptions& options) {
-  return Call(options).Unary(stubs_->inference, &v1::Inference::Stub::CancelTurn, request).status();
+  return Call(options).Unary(Connected().inference, &v1::Inference::Stub::CancelTurn, request).status();
 }
 
 absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(const v1::TokenizeRequest& request,
                                                       const CallOptions& options) {
-  return Call(options).Unary(stubs_->inference, &v1::Inference::Stub::Tokenize, request);
+  return Call(options).Unary(Connected().inference, &v1::Inference::Stub::Tokenize, request);
 }
 
 absl::StatusOr<v1::DetokenizeResponse> Client::Detokenize(const v1::DetokenizeRequest& request,
                                                           const CallOptions& options) {
-  return Call(options).Unary(stubs_->inference, &v1::Inference::Stub::Detokenize, request);
+  return Call(options).Unary(Connected().inference, &v1::Inference::Stub::Detokenize, request);
 }
 
 absl::StatusOr<v1::Model> Client::GetModel(const CallOptions& options) {
-  return Call(options).Unary(stubs_->inference, &v1::Inference::Stub::GetModel, v1::GetModelRequest());
+  return Call(options).Unary(Connected().inference, &v1::Inference::Stub::GetModel, v1::GetModelRequest());
 }
 
 absl::StatusOr<v1::Session> Client::CreateSession(const v1::CreateSessionRequest& request,
                                                   const CallOptions& options) {
-  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::CreateSession, request);
+  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::CreateSession, request);
 }
 
 absl::StatusOr<v1::Session> Client::GetSession(const v1::GetSessionRequest& request,
                                                const CallOptions& options) {
-  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::GetSession, request);
+  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::GetSession, request);
 }
 
 absl::StatusOr<v1::ListSessionsResponse> Client::ListSessions(const v1::ListSessionsRequest& request,
                                                               const CallOptions& options) {
-  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::ListSessions, request);
+  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::ListSessions, request);
 }
 
 absl::StatusOr<v1::Session> Client::UpdateSession(const v1::UpdateSessionRequest& request,
                                                   const CallOptions& options) {
-  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::UpdateSession, request);
+  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::UpdateSession, request);
 }
 
 absl::Status Client::DeleteSession(const v1::DeleteSessionRequest& request, const CallOptions& options) {
-  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::DeleteSession, request).status();
+  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::DeleteSession, request).status();
 }
 
 absl::StatusOr<v1::Session> Client::ForkSession(const v1::ForkSessionRequest& request,
                                                 const CallOptions& options) {
-  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::ForkSession, request);
+  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::ForkSession, request);
 }
 
 absl::StatusOr<v1::Session> Client::RewindSession(const v1::RewindSessionRequest& request,
                                                   const CallOptions& options) {
-  return Call(options).Unary(stubs_->sessions, &v1::Sessions::Stub::RewindSession, request);
+  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::RewindSession, request);
 }
 
 absl::Status Client::ExportSession(const v1::ExportSessionRequest& request, const CallOptions& options,
                                    const ChunkHandler& on_chunk) {
   Call call(options);
-  auto reader = stubs_->sessions.ExportSession(call.context(), request);
+  auto reader = Connected().sessions.ExportSession(call.context(), request);
   absl::Status handled;
   v1::SessionChunk chunk;
   while (reader->Read(&chunk)) {
@@ -195,7 +215,7 @@ absl::Status Client::ExportSession(const v1::ExportSessionRequest& request, cons
 absl::StatusOr<v1::Session> Client::ImportSession(const CallOptions& options, const ImportSource& next) {
   Call call(options);
   v1::Session session;
-  auto writer = stubs_->sessions.ImportSession(call.context(), &session);
+  auto writer = Connected().sessions.ImportSession(call.context(), &session);
   absl::StatusOr<bool> more = true;
   while (true) {
     v1::ImportSessionRequest request;
@@ -211,7 +231,7 @@ absl::StatusOr<v1::Session> Client::ImportSession(const CallOptions& options, co
 }
 
 absl::StatusOr<v1::ServerStatus> Client::GetStatus(const CallOptions& options) {
-  return Call(options).Unary(stubs_->admin, &v1::Admin::Stub::GetStatus, v1::GetStatusRequest());
+  return Call(options).Unary(Connected().admin, &v1::Admin::Stub::GetStatus, v1::GetStatusRequest());
 }
 
 absl::Status Client::WatchStatus(absl::Duration interval, const CallOptions& options,
@@ -219,7 +239,7 @@ absl::Status Client::WatchStatus(absl::Duration interval, const CallOptions& opt
   Call call(options);
   v1::WatchStatusRequest request;
   *request.mutable_interval() = ToProto(interval);
-  auto reader = stubs_->admin.WatchStatus(call.context(), request);
+  auto reader = Connected().admin.WatchStatus(call.context(), request);
   bool wanted = true;
   v1::ServerStatus status;
   while (reader->Read(&status)) {
@@ -231,13 +251,14 @@ absl::Status Client::WatchStatus(absl::Duration interval, const CallOptions& opt
 }
 
 absl::Status Client::Drain(const v1::DrainRequest& request, const CallOptions& options) {
-  return Call(options).Unary(stubs_->admin, &v1::Admin::Stub::Drain, request).status();
+  return Call(options).Unary(Connected().admin, &v1::Admin::Stub::Drain, request).status();
 }
 
 absl::StatusOr<bool> Client::CheckHealth(const std::string& service, const CallOptions& options) {
   grpc::health::v1::HealthCheckRequest request;
   request.set_service(service);
-  const auto response = Call(options).Unary(stubs_->health, &grpc::health::v1::Health::Stub::Check, request);
+  const auto response =
+      Call(options).Unary(Connected().health, &grpc::health::v1::Health::Stub::Check, request);
   if (!response.ok()) return response.status();
   return response->status() == grpc::health::v1::HealthCheckResponse::SERVING;
 }

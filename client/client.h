@@ -110,6 +110,9 @@ class Client {
   struct Stubs;
   class Call;  // a ClientContext, entered into its canceller
 
+  // Waits for the connection, if there is none, for a moment.
+  Stubs& Connected();
+
   ClientOptions options_;
   std::unique_ptr<Stubs> stubs_;  // constant after construction
 };

@@ -109,6 +109,8 @@ class Engine {
 
   // engine_admission.cc
   absl::Status ResolveSession(Turn* turn);
+  // Gives the turn a session of its own with the tokens of `session`, whose pages it shares.
+  void Branch(Turn* turn, Session* session);
   void PromptReady(Turn* turn, absl::StatusOr<std::vector<int32_t>> tokens);
   absl::Status CheckPrompt(Turn* turn, std::vector<int32_t> tokens);
   void StartTurn(Turn* turn);
@@ -189,6 +191,7 @@ class Engine {
   std::vector<std::unique_ptr<LaunchedStep>> spare_steps_;
   PlanInput plan_input_;
   std::vector<Candidate> candidates_;  // aligned with plan_input_.sequences
+  bool shares_pages_ = false;          // some turn's sequences may hold pages that others hold, too
   std::vector<Session*> idle_;         // aligned with plan_input_.idle
   StepPlan plan_;
   std::vector<Task> tasks_;

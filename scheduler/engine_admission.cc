@@ -51,7 +51,11 @@ absl::Status Engine::ResolveSession(Turn* turn) {
     if (session->turn != nullptr) {
       return Aborted("SESSION_BUSY", request.session_id, "another turn of this session is running");
     }
-    turn->session = session;
+    if (request.append) {
+      turn->session = session;
+    } else {
+      Branch(turn, session);
+    }
   } else if (request.keep_session) {
     absl::StatusOr<Session*> session = sessions_.Create(request.principal.name, clock_->Now());
     if (!session.ok()) return session.status();
@@ -71,6 +75,19 @@ absl::Status Engine::ResolveSession(Turn* turn) {
                                 *request.expected_position));
   }
   return absl::OkStatus();
+}
+
+void Engine::Branch(Turn* turn, Session* session) {
+  turn->own_session = std::make_unique<Session>();
+  turn->session = turn->own_session.get();
+  turn->session->id = session->id;
+  const Sequence& from = session->sequence;
+  Sequence& to = turn->session->sequence;
+  to.tokens = from.tokens;
+  to.table = from.table.Fork(from.computed(), &arena_);
+  to.lost_until = std::max(from.lost_until, from.computed());
+  sessions_.SetBusy(session);
+  sessions_.SetIdle(session, clock_->Now());  // it was used
 }
 
 void Engine::PromptEncoded(uint64_t turn_id, absl::StatusOr<std::vector<int32_t>> tokens) {

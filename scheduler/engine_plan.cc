@@ -42,7 +42,7 @@ void Engine::AddCandidate(Turn* turn, Sample* sample) {
   s.length = KnownLength(turn, sample);
   s.pages = static_cast<int32_t>(table.pages().size());
   s.own_pages = s.pages;
-  if (turn->request->n > 1) {
+  if (shares_pages_) {
     for (PageId page : table.pages()) s.own_pages -= arena_.refs(PageKind::kState, page) > 1;
   }
   s.own_open_page = table.open_page() >= 0 && arena_.refs(PageKind::kOpen, table.open_page()) == 1;
@@ -63,10 +63,15 @@ void Engine::AddIdle() {
   for (Session* session : sessions_.idle_with_state()) {
     if (pages <= 0 && open_pages <= 0) return;
     const PageTable& table = session->sequence.table;
-    plan_input_.idle.push_back({static_cast<int32_t>(table.pages().size()), table.open_page() >= 0});
+    PlanIdle idle;
+    for (PageId page : table.pages())
+      idle.pages += !shares_pages_ || arena_.refs(PageKind::kState, page) == 1;
+    idle.open_page = table.open_page() >= 0 && arena_.refs(PageKind::kOpen, table.open_page()) == 1;
+    idle.shares = idle.pages < static_cast<int32_t>(table.pages().size());
+    plan_input_.idle.push_back(idle);
     idle_.push_back(session);
-    pages -= plan_input_.idle.back().pages;
-    open_pages -= plan_input_.idle.back().open_page;
+    pages -= idle.pages;
+    open_pages -= idle.open_page;
   }
 }
 
@@ -79,6 +84,10 @@ void Engine::FillPlanInput(absl::Time now) {
   plan_input_.idle.clear();
   candidates_.clear();
   idle_.clear();
+  shares_pages_ = std::any_of(turns_.begin(), turns_.end(), [](const auto& turn) {
+    const TurnRequest& request = *turn.second->request;
+    return request.n > 1 || (!request.append && !request.session_id.empty());
+  });
   for (const auto& [id, turn] : turns_) {
     if (turn->phase == TurnPhase::kTokenizing) continue;
     if (turn->phase == TurnPhase::kWaiting) {

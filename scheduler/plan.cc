@@ -27,7 +27,10 @@ class Planner {
         free_pages_(input.free_pages),
         free_open_(input.free_open_pages),
         rows_left_(input.max_rows) {
-    for (const PlanIdle& idle : input.idle) idle_open_.push_back(idle.open_page);
+    for (const PlanIdle& idle : input.idle) {
+      idle_open_.push_back(idle.open_page);
+      idle_shares_.push_back(idle.shares);
+    }
     for (size_t i = 0; i < state_.size(); ++i) {
       const PlanSequence& s = in_.sequences[i];
       state_[i].resident = s.resident;
@@ -96,7 +99,10 @@ class Planner {
     while (!Fits(need)) {
       if (CloseNextIdle(need) || EvictNextIdle(need)) continue;
       const std::optional<int32_t> victim = LowestRanked(eligible);
-      if (!victim) return false;
+      if (!victim) {
+        if (force) EvictNextShared();
+        return false;
+      }
       Drop(*victim);
     }
     return true;
@@ -137,11 +143,20 @@ class Planner {
       if (in_.idle[i].pages == 0) continue;
       free_pages_ += in_.idle[i].pages;
       free_open_ += idle_open_[i];
-      idle_open_[i] = false;
+      idle_open_[i] = idle_shares_[i] = false;
       plan_.evict.push_back(static_cast<int32_t>(i));
       return true;
     }
     return false;
+  }
+
+  // An idle session that shares its pages: what that frees, if anything, the next plan sees.
+  void EvictNextShared() {
+    const auto next = std::find(idle_shares_.begin(), idle_shares_.end(), true);
+    if (next == idle_shares_.end()) return;
+    const auto i = next - idle_shares_.begin();
+    idle_open_[i] = idle_shares_[i] = false;
+    plan_.evict.push_back(static_cast<int32_t>(i));
   }
 
   // Waiting ones before residents, then by rank from the bottom.
@@ -273,7 +288,8 @@ class Planner {
   int64_t free_open_;
   int64_t rows_left_;
   int32_t residents_ = 0;
-  std::vector<bool> idle_open_;  // of each idle session: its open page is still there
+  std::vector<bool> idle_open_;  // of each idle session: its open page is still there, and it alone holds it
+  std::vector<bool> idle_shares_;  // ... it has pages that others hold, too, and was not evicted yet
   size_t next_idle_ = 0, next_close_ = 0;
 };
 

@@ -32,10 +32,11 @@ struct PlanSequence {
   bool needs_open_page = false;  // compact state: it has none of its own
 };
 
-// Pages of a session without a turn.
+// Pages of a session without a turn, those that nobody else holds: what evicting it frees.
 struct PlanIdle {
   int32_t pages = 0;
   bool open_page = false;
+  bool shares = false;  // it holds others, too
 };
 
 struct PlanInput {

@@ -93,6 +93,7 @@ struct TurnRequest {
   Principal principal;
   std::string session_id;     // empty: a new session
   bool keep_session = false;  // of a new session; otherwise it ends with the turn
+  bool append = true;         // to session_id; false: the turn begins after its tokens and leaves it as it is
   std::variant<std::string, std::vector<int32_t>> prompt;  // text, or token ids
   SampleParams sampling;                                   // shared by all n samples but for sample_index
   int32_t n = 1;                                           // samples; > 1 only where the session is not kept

@@ -193,7 +193,7 @@ absl::StatusOr<ScorePlan> ParseScore(const v1::ScoreRequest& request, const Requ
                                      const std::string& fresh_id) {
   Checker check;
   check.Add(CheckRequestId("request_id", request.request_id()));
-  if (!request.session_id().empty()) check.Add(NotImplemented("Score after a session"));
+  check.Add(CheckSessionId("session_id", request.session_id()));
   check.Require(request.choices_size() <= kMaxChoices, "choices",
                 absl::StrCat("at most ", kMaxChoices, ", not ", request.choices_size()));
   check.Range("top_logprobs", request.top_logprobs(), 0, kMaxLogprobs);
@@ -209,6 +209,7 @@ absl::StatusOr<ScorePlan> ParseScore(const v1::ScoreRequest& request, const Requ
   }
   if (!check.status().ok()) return check.status();
   plan.request_id = request.request_id().empty() ? fresh_id : request.request_id();
+  plan.session_id = request.session_id();
   plan.priority = request.priority();
   plan.top_logprobs = request.top_logprobs();
   return plan;

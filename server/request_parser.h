@@ -50,6 +50,7 @@ struct ScorePlan {
   absl::Time deadline = absl::InfiniteFuture();
   int32_t priority = 0;
   int32_t top_logprobs = 0;
+  std::string session_id;  // its tokens come first; empty: none
   Content prompt;
   std::vector<Content> choices;  // empty: the prompt itself is scored
 };

@@ -60,6 +60,8 @@ void ScoreStream::SubmitNext() {
   turn->request_id = plan_.request_id;
   turn->principal = plan_.principal;
   turn->deadline = plan_.deadline;
+  turn->session_id = plan_.session_id;
+  turn->append = false;
   turn->priority = plan_.priority;
   turn->max_tokens = 0;
   turn->prompt_logprobs =
@@ -78,8 +80,10 @@ void ScoreStream::SubmitNext() {
 }
 
 void ScoreStream::OnStarted(StartedEvent event) {
-  scored_from_ =
-      plan_.choices.empty() ? 0 : event.prompt_tokens - static_cast<int64_t>(ids_[choice_ + 1].size());
+  scored_from_ = event.position;
+  if (!plan_.choices.empty()) {
+    scored_from_ += event.prompt_tokens - static_cast<int64_t>(ids_[choice_ + 1].size());
+  }
   if (choice_ > 0) return;
   Push([&](Buffer& buffer) { Fill(event, buffer.Add()->mutable_started()); });
 }

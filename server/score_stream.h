@@ -1,5 +1,5 @@
-// The stream of a Score call: one turn a choice, each on a session of its own that ends with it, one after
-// the other.
+// The stream of a Score call: one turn a choice, one after the other. Each begins after the tokens of the
+// session that the call names, if any, and leaves nothing behind.
 #pragma once
 
 #include <atomic>

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention_schedule.h"
+#include "kernels/cuda/compiled_code.h"
 
 namespace sessa::cuda {
 namespace {
@@ -89,6 +90,8 @@ absl::Status CudaOps::Start(const ModelTensors& tensors) {
   multiprocessors_ = device->multiProcessorCount;
   attention_ = PlanAttention(shape_.width, shape_.heads, shape_.kv_heads,
                              options_.state_dtype == StateDtype::kF32, device->sharedMemPerBlockOptin);
+  error = RunsHopperCode(&hopper_code_);
+  if (error != cudaSuccess) return Unavailable(error, "loading the kernels");
   absl::Status status = StartDevice();
   if (!status.ok()) return status;
   absl::StatusOr<Weights> weights = Weights::Load(shape_, tensors);
@@ -101,10 +104,10 @@ absl::Status CudaOps::Start(const ModelTensors& tensors) {
   prefill_limits_.state = options_.state_dtype;
   prefill_limits_.max_rows = options_.max_rows;
   prefill_limits_.max_segments = options_.max_segments;
-  prefill_limits_.tensor_cores = device->major == 9;
+  prefill_limits_.tensor_cores = hopper_code_;
   prefill_limits_.multiprocessors = multiprocessors_;
-  decode_context_ = {stream_, device->major >= 9};
-  prefill_context_ = {stream_, device->major >= 9};
+  decode_context_ = {stream_, hopper_code_};
+  prefill_context_ = {stream_, hopper_code_};
   status = StartBuffers();
   if (!status.ok()) return status;
   status = few_rows_.Start(shape_, attention_, weights_, multiprocessors_);
@@ -176,11 +179,12 @@ absl::Status CudaOps::Describe(const cudaDeviceProp& device) {
   info_.name = "cuda";
   info_.steps_in_flight = kStepsInFlight;
   info_.weight_bytes = weights_.bytes();
-  info_.description = absl::StrCat("cuda: ", device.name, " (sm_", device.major, device.minor, ", ",
-                                   device.multiProcessorCount, " multiprocessors), weights in bf16, ",
-                                   attention_.fast ? "split-KV" : "generic (slow)", " decode attention, ",
-                                   prefill_limits_.tensor_cores ? "tensor-core" : "plain",
-                                   " prefill where the shape allows it; decode is batch-invariant");
+  info_.description = absl::StrCat(
+      "cuda: ", device.name, " (sm_", device.major, device.minor, ", ", device.multiProcessorCount,
+      " multiprocessors), ", hopper_code_ ? "code for sm_90a" : "code from PTX for sm_80",
+      ", weights in bf16, ", attention_.fast ? "split-KV" : "generic (slow)", " decode attention, ",
+      prefill_limits_.tensor_cores ? "tensor-core" : "plain",
+      " prefill where the shape allows it; decode is batch-invariant");
   return ToStatus(cudaDeviceSynchronize(), "starting the CUDA backend");
 }
 
@@ -242,7 +246,15 @@ void CudaOps::Reserve(Step& step) {
   Check(ReservePinned(step.tables, table_bytes, "step tables"));
   const int64_t outputs = static_cast<int64_t>(batch.outputs.size()) + info_.max_output_rows;
   const int64_t result_bytes = kResultsOffset + outputs * static_cast<int64_t>(sizeof(SampleResult));
-  if (result_bytes > results_.bytes()) Check(ReserveDevice(results_, 2 * result_bytes, "results"));
+  if (result_bytes > results_.bytes()) {
+    unsigned long long saturations = 0;
+    Check(cudaStreamSynchronize(stream_), "waiting for the device");
+    Check(cudaMemcpy(&saturations, device_saturations(), sizeof saturations, cudaMemcpyDeviceToHost),
+          "keeping counters");
+    Check(ReserveDevice(results_, 2 * result_bytes, "results"));
+    Check(cudaMemcpy(device_saturations(), &saturations, sizeof saturations, cudaMemcpyHostToDevice),
+          "keeping counters");
+  }
   Check(ReservePinned(step.results, result_bytes, "results"));
   step.host_rows.clear();
   step.copied_host_rows = 0;
@@ -266,11 +278,13 @@ void CudaOps::BeginStep(const StepBatch& batch) {
   step.plan = BuildTables(batch, options_.max_segments, slab_.scratch_page(), slab_.scratch_open_page(),
                           multiprocessors_, step.tables.as());
   Check(few_rows_.NextEpoch(stream_, &step.tables.as<DecodeHeader>()->epoch), "clearing mailboxes");
+  step.few_rows_only = step.plan.prefill_rows == 0 && few_rows_.Takes(step.plan);
+  step.results_copied = false;
   Check(cudaEventRecord(step.begin, stream_), "recording an event");
+  if (step.few_rows_only) return;
   Check(cudaMemcpyAsync(tables_.as(), step.tables.as(), step.plan.layout.bytes, cudaMemcpyHostToDevice,
                         stream_),
         "copying step tables");
-  Check(cudaMemsetAsync(device_saturations(), 0, kResultsOffset, stream_), "clearing counters");
   if (step.plan.prefill_rows > 0) PlanPrefillRows(step);
 }
 
@@ -311,7 +325,7 @@ bool CudaOps::NextPass() {
 // Either replays the pass (and leaves pass_ at kNone), or readies the phases to be run or recorded.
 void CudaOps::StartDecode() {
   const StepPlan& plan = step_->plan;
-  if (!plan.graph) return;
+  if (!plan.graph || few_rows()) return;  // two kernels are launched sooner than a graph
   switch (graphs_.Next(graph_pass())) {
     case DecodeGraphs::Action::kRunEagerly:
       return;
@@ -357,8 +371,9 @@ void CudaOps::EndStep() {
   if (!status_.ok()) return;
   const int64_t bytes =
       kResultsOffset + static_cast<int64_t>(step_->batch->outputs.size() * sizeof(SampleResult));
-  Check(cudaMemcpyAsync(step_->results.as(), results_.as(), bytes, cudaMemcpyDeviceToHost, stream_),
-        "copying results");
+  if (!step_->results_copied)
+    Check(cudaMemcpyAsync(step_->results.as(), results_.as(), bytes, cudaMemcpyDeviceToHost, stream_),
+          "copying results");
   Check(cudaEventRecord(step_->end, stream_), "recording an event");
 }
 
@@ -370,7 +385,9 @@ absl::StatusOr<StepResult> CudaOps::Collect() {
   float milliseconds = 0.0f;
   Check(cudaEventElapsedTime(&milliseconds, step.begin, step.end), "timing a step");
   result.device_seconds = milliseconds * 1e-3;
-  result.state_saturations = *step.results.as<unsigned long long>();
+  const unsigned long long saturations = *step.results.as<unsigned long long>();
+  result.state_saturations = saturations - saturations_;
+  saturations_ = saturations;
   const auto* drawn = reinterpret_cast<const SampleResult*>(step.results.as() + kResultsOffset);
   result.outputs.resize(step.batch->outputs.size());
   collected_outputs_ = static_cast<int32_t>(result.outputs.size());

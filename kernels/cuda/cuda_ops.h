@@ -80,6 +80,8 @@ class CudaOps : public Ops {
     PinnedBuffer tables, prefill_table, results, host_logits;
     std::vector<int32_t> host_rows;  // outputs that the host samples; row i of host_logits is host_rows[i]
     int32_t copied_host_rows = 0;    // of them, launched so far
+    bool few_rows_only = false;      // the few-rows kernel runs all rows
+    bool results_copied = false;     // by the kernel that drew them
     cudaEvent_t begin = nullptr, end = nullptr;
   };
   enum class Pass { kNone, kDecode, kPrefill, kDone };
@@ -110,14 +112,10 @@ class CudaOps : public Ops {
     return reinterpret_cast<T*>(tables_.as() + offset);
   }
   int32_t LogitsRow(int32_t first) const;
-  // Whether the decode pass is one kernel over all layers, which the first layer's first phase launches.
-  bool few_rows() const {
-    return decode() && few_rows_.Takes(step_->plan.row_bucket, step_->plan.attention_units);
-  }
+  // Whether the decode pass but for sampling is one kernel, which the first phase launches.
+  bool few_rows() const { return decode() && few_rows_.Takes(step_->plan); }
   void RunFewRows();
-  DecodeGraphs::Pass graph_pass() const {
-    return {step_->plan.row_bucket, step_->plan.output_bucket, few_rows()};
-  }
+  DecodeGraphs::Pass graph_pass() const { return {step_->plan.row_bucket, step_->plan.output_bucket}; }
   AttentionParams DecodeAttention(int32_t layer) const;
   PrefillContext Prefill(int32_t layer) const;
   // Whether the prefill solve makes f and u itself.
@@ -143,7 +141,8 @@ class CudaOps : public Ops {
   AttentionShape attention_;
   PrefillLimits prefill_limits_;
   int32_t multiprocessors_ = 0;
-  int32_t max_rows_ = 0;  // of a pass, padding included
+  bool hopper_code_ = false;  // compiled_code.h
+  int32_t max_rows_ = 0;      // of a pass, padding included
   LaunchContext decode_context_, prefill_context_;
 
   StateSlab slab_;
@@ -158,9 +157,10 @@ class CudaOps : public Ops {
 
   absl::Status status_;  // the first device error
   std::array<Step, kStepsInFlight> steps_;
-  int64_t begun_ = 0, collected_ = 0;  // steps
-  int32_t collected_outputs_ = 0;      // of the step collected last
-  Step* step_ = nullptr;               // the one being launched
+  int64_t begun_ = 0, collected_ = 0;   // steps
+  int32_t collected_outputs_ = 0;       // of the step collected last
+  unsigned long long saturations_ = 0;  // counted on the device by then
+  Step* step_ = nullptr;                // the one being launched
   Pass pass_ = Pass::kNone;
   bool capturing_ = false;
 };

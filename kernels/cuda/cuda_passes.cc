@@ -57,6 +57,7 @@ void CudaOps::Linear(const Matrix& matrix, const void* x, const Epilogue& epilog
 }
 
 void CudaOps::Embed() {
+  if (few_rows()) return RunFewRows();
   const EmbedParams params{row_table(),
                            a_.slots,
                            weights_.embed(),
@@ -72,25 +73,25 @@ void CudaOps::Embed() {
 }
 
 void CudaOps::RunFewRows() {
-  const TableLayout& layout = step_->plan.layout;
+  const StepPlan& plan = step_->plan;
+  const char* tables = step_->tables.as();
   FewRowsParams params = {};
-  params.rows = row_table();
-  params.pages = DeviceTable<int32_t>(layout.pages);
-  params.header = DeviceTable<DecodeHeader>(layout.header);
-  params.feedback_first = DeviceTable<int32_t>(layout.feedback_first);
-  params.forward_first = DeviceTable<int32_t>(layout.forward_first);
-  params.rotation = shape_.use_rope ? a_.rotation : nullptr;
-  params.x = a_.x;
+  FillFewRowsTables(tables, plan, &params.tables);
+  params.slots = a_.slots;
+  params.embed = weights_.embed();
+  params.theta = weights_.theta();
+  params.norm_weight = weights_.norm().weight;
+  params.norm_bias = weights_.norm().bias;
+  params.head = weights_.head().weight;
+  params.logits = a_.logits;
   params.saturations = device_saturations();
   params.row_count = pass_rows();
-  Check(few_rows_.Launch(params, stream_), "the layers of a few rows");
+  params.output_count = plan.decode_outputs;
+  Check(few_rows_.Launch(params, stream_), "the pass of a few rows");
 }
 
 void CudaOps::NormIn(int32_t layer) {
-  if (few_rows()) {
-    if (layer == 0) RunFewRows();
-    return;
-  }
+  if (few_rows()) return;
   const LayerWeights& w = weights_.layer(layer);
   const NormParams norm{a_.x,        nullptr,      w.norm.weight,    w.norm.bias,    a_.n,
                         pass_rows(), shape_.width, weights_.pitch(), shape_.norm_eps};
@@ -273,6 +274,7 @@ void CudaOps::ResidualOut(int32_t layer) {
 }
 
 void CudaOps::Head(int32_t first, int32_t count) {
+  if (few_rows()) return;
   const LaunchContext& context = decode() ? decode_context_ : prefill_context_;
   if (decode() && step_->plan.graph) count = step_->plan.output_bucket;
   const NormParams norm{a_.x,  output_table(first), weights_.norm().weight, weights_.norm().bias, a_.head_n,
@@ -285,14 +287,25 @@ void CudaOps::Head(int32_t first, int32_t count) {
 
 void CudaOps::Sample(int32_t first, int32_t count) {
   const LaunchContext& context = decode() ? decode_context_ : prefill_context_;
-  const bool graph = decode() && step_->plan.graph;
-  const SampleKernelParams params{a_.logits + int64_t{LogitsRow(first)} * shape_.vocab,
-                                  output_table(first),
-                                  a_.slots,
-                                  device_results() + first,
-                                  graph ? step_->plan.output_bucket : count,
-                                  shape_.vocab,
-                                  shape_.vocab};
+  const bool graph = decode() && step_->plan.graph && !few_rows();
+  SampleKernelParams params = {};
+  params.logits = a_.logits + int64_t{LogitsRow(first)} * shape_.vocab;
+  params.outputs = output_table(first);
+  params.slots = a_.slots;
+  params.results = device_results() + first;
+  params.row_count = graph ? step_->plan.output_bucket : count;
+  params.vocab = shape_.vocab;
+  params.pitch = shape_.vocab;
+  if (step_->few_rows_only) {
+    // No copies around the step: tables go with the launches, results straight to the host.
+    params.outputs = nullptr;
+    std::copy_n(reinterpret_cast<const OutputMeta*>(step_->tables.as() + step_->plan.layout.prefill_outputs),
+                count, params.few_outputs);
+    params.results = reinterpret_cast<SampleResult*>(step_->results.as() + kResultsOffset);
+    params.saturations = device_saturations();
+    params.saturations_copy = step_->results.as<unsigned long long>();
+    step_->results_copied = true;
+  }
   Check(LaunchSample(params, context), "sampling");
   if (!capturing_) CopyHostRows(first, count);
 }

@@ -22,7 +22,6 @@ constexpr int kMaxThreads = ThreadsOf(kMaxLeaves);
 // what they write of it is the row's own token, which only the forward attention reads.
 template <typename Kind>
 __device__ __forceinline__ void CopyItems(const AttentionParams& p, const Engine& engine) {
-  const int lane = threadIdx.x & 31;
   ItemQueue& queue = engine.control->queue;
   RingPlace place{0};
   for (int n = 0;; ++n) {
@@ -48,8 +47,7 @@ __device__ __forceinline__ void CopyItems(const AttentionParams& p, const Engine
         }
       });
     }
-    __syncwarp();
-    if (lane == 0) queue.empty[entry].Arrive();
+    queue.empty[entry].ArriveAsWarp();
   }
   PdlWait();
 }
@@ -57,7 +55,6 @@ __device__ __forceinline__ void CopyItems(const AttentionParams& p, const Engine
 // A computing warp, `warp` of its engine.
 template <typename Kind>
 __device__ __forceinline__ void ComputeItems(const AttentionParams& p, const Engine& engine, int warp) {
-  const int lane = threadIdx.x & 31;
   const bool fine = p.header->fine != 0;  // then an item has one leaf, which warp 0 computes
   ItemQueue& queue = engine.control->queue;
   Handover& handover = engine.control->handover;
@@ -67,8 +64,7 @@ __device__ __forceinline__ void ComputeItems(const AttentionParams& p, const Eng
     const int entry = n % ItemQueue::kDepth;
     queue.full[entry].Wait(n / ItemQueue::kDepth & 1);
     const AttentionItem item = queue.items[entry];
-    __syncwarp();
-    if (lane == 0) queue.empty[entry].Arrive();
+    queue.empty[entry].ArriveAsWarp();
     if (item.row >= 0 && item.leaf_begin >= item.leaves) continue;
     if (item.row >= 0 && (!fine || warp == 0)) {
       Kind::Leaf(p, engine, item, posted, item.leaf_begin + warp, warp, fine ? 1 : engine.warps, place);
@@ -128,6 +124,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   constexpr int kHelperRegisters = 64, kMergeRegisters = 144, kFeedbackRegisters = V == 8 ? 176 : 152,
                 kForwardRegisters = V == 8 ? 128 : 152;
   static_assert((kHelperRegisters + kMergeRegisters + kFeedbackRegisters + kForwardRegisters) * 128 == 65536);
+  using ForwardItems = Forward<GC, V == 8 ? 2 : 4>;
   extern __shared__ __align__(128) char memory[];
   __shared__ EngineControl controls[2];
   __shared__ float2 feedback_sums[kMaxLeaves];
@@ -139,7 +136,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
       control.handover.Init(warps, kMergeWarps);
       for (int i = 0; i < kMaxSlots; ++i) {
         control.full[i].Init(kFullArrivals);
-        control.empty[i].Init(1);
+        control.empty[i].Init(kWarpArrivals);
       }
     }
     FenceBarrierInit();
@@ -158,18 +155,18 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   const int first = blockIdx.x, first_forward = gridDim.x - 1 - blockIdx.x;
   if (warp >= 2 * warps + kHelperWarps) {
     SetRegisters<kMergeRegisters>();
-    MergeItems<Feedback<V>, Forward<GC>>(p, shape, feedback, forward, warp - 2 * warps - kHelperWarps);
+    MergeItems<Feedback<V>, ForwardItems>(p, shape, feedback, forward, warp - 2 * warps - kHelperWarps);
   } else if (warp >= 2 * warps) {
     SetRegisters<kHelperRegisters>();
     switch (warp - 2 * warps) {
       case 0:
         return CopyItems<Feedback<V>>(p, feedback);
       case 1:
-        return CopyItems<Forward<GC>>(p, forward);
+        return CopyItems<ForwardItems>(p, forward);
       case 2:
         return DealItems<Feedback<V>>(p, shape, feedback, first, p.next_item);
       default:
-        return DealItems<Forward<GC>>(p, shape, forward, first_forward, p.next_item + 1);
+        return DealItems<ForwardItems>(p, shape, forward, first_forward, p.next_item + 1);
     }
   } else if (warp < warps) {
     SetRegisters<kFeedbackRegisters>();
@@ -181,7 +178,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
     SetRegisters<kForwardRegisters>();
     PdlWait();
     PdlTrigger();
-    ComputeItems<Forward<GC>>(p, forward, warp - warps);
+    ComputeItems<ForwardItems>(p, forward, warp - warps);
   }
 }
 

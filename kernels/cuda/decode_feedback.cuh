@@ -28,7 +28,7 @@ struct Feedback {
   // Rows of kb and s of `count` tokens from `token` on, which lie in the block of `page`.
   static __device__ __forceinline__ void Copy(const AttentionParams& p, const AttentionItem& item,
                                               int64_t page, int token, int count, bool open, char* slot,
-                                              RingBarrier* full) {
+                                              CopyBarrier* full) {
     const int width = p.state.width, in_block = token & 63;
     const char* state = p.state.pages + page * p.state.page_bytes;
     const char* values = open ? p.state.open_pages + item.open_page * p.state.open_page_bytes + p.state.open_s
@@ -124,8 +124,7 @@ struct Feedback {
         } else {
           AddTokens<kStep, false>(q, slot, width, min(count, kTokens), sum);
         }
-        __syncwarp();
-        if (lane == 0) engine.control->empty[place.slot].Arrive();
+        engine.control->empty[place.slot].ArriveAsWarp();
       }
       place.Advance(step, engine.slots);
     });

@@ -12,11 +12,12 @@ namespace sessa::cuda {
 
 inline constexpr int kForwardColumns = 256;
 
-template <int GC>
+// U: tokens that are added together.
+template <int GC, int U = 4>
 struct Forward {
   static constexpr bool kInclusive = true;  // a row's own token, too
   static constexpr int kTokens = 8;         // of a slot: up to 4 KB of k and 4 KB of v
-  static constexpr int kStep = 2;           // tokens that are added together
+  static constexpr int kStep = U;
   static constexpr int kOpenTokens = 0;
   static constexpr int kValues = 4096;  // byte of a slot where v begins
   static constexpr int kSlotBytes = 8192;
@@ -30,7 +31,7 @@ struct Forward {
   // The item's columns of k and v of `count` tokens from `token` on, which lie in the block of `page`.
   static __device__ __forceinline__ void Copy(const AttentionParams& p, const AttentionItem& item,
                                               int64_t page, int token, int count, bool, char* slot,
-                                              RingBarrier* full) {
+                                              CopyBarrier* full) {
     const int kv = p.state.kv, first_column = item.chunk % ColumnChunks(p) * kForwardColumns;
     const char* keys = p.state.pages + page * p.state.page_bytes + p.state.k +
                        (static_cast<int64_t>(token & 63) * kv + first_column) * 2;
@@ -53,7 +54,6 @@ struct Forward {
   // column compute nonsense for heads of their own, which nobody reads.
   static __device__ __forceinline__ void AddTokens(const float (&q)[GC][8], const char* slot, int pitch,
                                                    int d, int count, Softmax<8> (&leaf)[GC]) {
-    constexpr int U = kStep;
 #pragma unroll 1
     for (int first = 0; first < count; first += U) {
       const auto load = [&](int u, const char* from, float(&out)[8]) {
@@ -138,8 +138,7 @@ struct Forward {
       if (count > 0) {
         engine.control->full[place.slot].Wait(place.Use());
         AddTokens(q, engine.ring + place.slot * kSlotBytes, pitch, d, min(count, kTokens), sums);
-        __syncwarp();
-        if (lane == 0) engine.control->empty[place.slot].Arrive();
+        engine.control->empty[place.slot].ArriveAsWarp();
       }
       place.Advance(step, engine.slots);
     });

@@ -1,6 +1,5 @@
-// y = X W^T for few rows, with an epilogue. A block of threads makes 16 MT outputs of up to 8 NT rows; each
-// of its eight warps accumulates one strand of K, weights going from memory straight into tensor-core
-// registers.
+// y = X W^T for decode rows, with an epilogue: what its kernels share, and the one for up to eight rows. Each
+// of the eight warps of a block of threads accumulates one strand of K.
 #pragma once
 
 #include "kernels/cuda/epilogues.cuh"
@@ -28,50 +27,120 @@ __device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uin
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// In an m16n8k16 product lane 4g + t holds A(g, k), A(g + 8, k) and B(k, g) for k in {2t, 2t+1, 2t+8, 2t+9}.
-// The order of K is ours to choose, so lane t takes eight neighbours, k = 8t..8t+7 of a chunk of 32: a
-// 16-byte load of a row feeds two products. X of `XA` chunks is loaded at once. Chunks beyond the strand, and
-// what lies beyond K, count as zeros.
-template <int MT, int NT, int XA, typename Epilogue>
-__global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gemm, Epilogue epilogue) {
-  constexpr int kRows = 8 * NT;
-  __shared__ float strands[kStrands][kRows][18];  // [.][row][output]; padded: 16 outputs
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, quad = lane >> 2, t = lane & 3;
-  const int row_tiles = (gemm.rows + kRows - 1) / kRows;  // those of the same outputs side by side
-  const int first_output = blockIdx.x / row_tiles * 16 * MT, first_row = blockIdx.x % row_tiles * kRows;
-  const int chunks = (gemm.pitch + kChunk - 1) / kChunk;
-  const int begin = chunks * warp / kStrands, end = chunks * (warp + 1) / kStrands;
-  const bf16* weight = static_cast<const bf16*>(gemm.weight) + 8 * t;
-  int64_t w_row[MT][2];
+// A tile of 16 MT outputs and 8 NT rows once its strands are in shared memory: adds them in order and applies
+// the epilogue. A thread makes pairs of neighbouring outputs, and takes in what the epilogue needs for them
+// while the product is being made, unless that are too many registers.
+template <int MT, int NT, typename Epilogue>
+class GemmTile {
+ public:
+  static constexpr int kPitch = 16 * MT + 4;  // floats of a row of a strand; no two lanes of Put share a bank
+  static constexpr int kStrandFloats = 8 * NT * kPitch;
+
+  __device__ __forceinline__ GemmTile(const DecodeGemm& gemm, const Epilogue& epilogue, int first_row,
+                                      int first_output)
+      : gemm_(gemm), epilogue_(epilogue), first_row_(first_row), first_output_(first_output) {}
+
+  // After PdlWait.
+  __device__ __forceinline__ void LoadOperands() {
+    if (kEarly) Load();
+  }
+  // This warp's strand to its place.
+  __device__ __forceinline__ static void Put(const float (&sums)[MT][NT][4], float* strand) {
+    const int lane = threadIdx.x & 31, quad = lane >> 2, t = lane & 3;
 #pragma unroll
-  for (int m = 0; m < MT; ++m) {
+    for (int m = 0; m < MT; ++m) {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      w_row[m][h] =
-          static_cast<int64_t>(min(first_output + 16 * m + 8 * h + quad, gemm.outputs - 1)) * gemm.pitch;
+      for (int i = 0; i < NT; ++i) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          strand[(8 * i + 2 * t + (e & 1)) * kPitch + 16 * m + 8 * (e >> 1) + quad] = sums[m][i][e];
+        }
+      }
     }
   }
-  const bf16* x = static_cast<const bf16*>(gemm.x) + 8 * t;
-  int64_t x_row[NT];
+  // The strands begin `stride` floats apart.
+  __device__ __forceinline__ void Finish(const float* strands, int stride) {
+    if (!kEarly) Load();
 #pragma unroll
-  for (int i = 0; i < NT; ++i) {
-    x_row[i] = static_cast<int64_t>(min(first_row + 8 * i + quad, gemm.rows - 1)) * gemm.pitch;
+    for (int i = 0; i < kPairs; ++i) {
+      if (!Inside(i)) continue;
+      float2 y = make_float2(0.0f, 0.0f);
+#pragma unroll
+      for (int s = 0; s < kStrands; ++s) {
+        const float2 part =
+            *reinterpret_cast<const float2*>(strands + s * stride + Row(i) * kPitch + Output(i));
+        y.x += part.x;
+        y.y += part.y;
+      }
+      epilogue_.Apply(operands_[i], first_row_ + Row(i), first_output_ + Output(i), y.x, y.y, gemm_.outputs);
+    }
   }
 
-  float sums[MT][NT][4] = {};
+ private:
+  static constexpr int kPairs = (64 * MT * NT + kStrands * 32 - 1) / (kStrands * 32);  // of a thread
+  static constexpr bool kEarly = kPairs <= 2;
+
+  __device__ __forceinline__ static int Row(int i) { return (threadIdx.x + i * kStrands * 32) / (8 * MT); }
+  __device__ __forceinline__ static int Output(int i) {
+    return 2 * ((threadIdx.x + i * kStrands * 32) % (8 * MT));
+  }
+  __device__ __forceinline__ bool Inside(int i) const {
+    return Row(i) < 8 * NT && first_row_ + Row(i) < gemm_.rows && first_output_ + Output(i) < gemm_.outputs;
+  }
+  __device__ __forceinline__ void Load() {
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      if (Inside(i)) {
+        operands_[i] = epilogue_.Load(first_row_ + Row(i), first_output_ + Output(i), gemm_.outputs);
+      }
+    }
+  }
+
+  const DecodeGemm& gemm_;
+  const Epilogue& epilogue_;
+  const int first_row_, first_output_;
+  typename Epilogue::Operands operands_[kPairs];
+};
+
+// In an m16n8k16 product lane 4g + t holds A(g, k), A(g + 8, k) and B(k, g) for k in {2t, 2t+1, 2t+8, 2t+9}.
+// The order of K is ours to choose, so lane t takes eight neighbours, k = 8t..8t+7 of a chunk of 32: 16 bytes
+// of a row feed two products.
+template <int NT>
+__device__ __forceinline__ void MultiplyChunk(float (&sums)[NT][4], const uint4& low, const uint4& high,
+                                              const uint4 (&b)[NT]) {
+#pragma unroll
+  for (int i = 0; i < NT; ++i) Mma(sums[i], low.x, high.x, low.y, high.y, b[i].x, b[i].y);
+#pragma unroll
+  for (int i = 0; i < NT; ++i) Mma(sums[i], low.z, high.z, low.w, high.w, b[i].z, b[i].w);
+}
+
+// 16 outputs of up to eight rows, whose numbers go from memory straight into tensor-core registers. Chunks
+// beyond the strand, and what lies beyond K, count as zeros.
+template <typename Epilogue>
+__global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gemm, Epilogue epilogue) {
+  using Tile = GemmTile<1, 1, Epilogue>;
+  __shared__ float strands[kStrands][Tile::kStrandFloats];
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, quad = lane >> 2, t = lane & 3;
+  const int first_output = blockIdx.x * 16;
+  const int chunks = (gemm.pitch + kChunk - 1) / kChunk;
+  const int begin = chunks * warp / kStrands, end = chunks * (warp + 1) / kStrands;
+  const auto row_of = [&](const void* matrix, int row, int rows) {
+    return static_cast<const bf16*>(matrix) + static_cast<int64_t>(min(row, rows - 1)) * gemm.pitch + 8 * t;
+  };
+  const bf16* weight[] = {row_of(gemm.weight, first_output + quad, gemm.outputs),
+                          row_of(gemm.weight, first_output + 8 + quad, gemm.outputs)};
+  const bf16* x = row_of(gemm.x, quad, gemm.rows);
+  Tile tile(gemm, epilogue, 0, first_output);
+  float sums[1][1][4] = {};
   for (int first = begin; first == begin || first < end; first += kAhead) {
-    uint4 a[kAhead][MT][2];
+    const auto inside = [&](int j) { return first + j < end && (first + j) * kChunk + 8 * t < gemm.pitch; };
+    uint4 a[kAhead][2], b[kAhead][1];
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
-      const int k = (first + j) * kChunk;
-      const bool inside = first + j < end && k + 8 * t < gemm.pitch;
 #pragma unroll
-      for (int m = 0; m < MT; ++m) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          a[j][m][h] = inside ? LoadWeights(reinterpret_cast<const uint4*>(weight + w_row[m][h] + k))
-                              : make_uint4(0, 0, 0, 0);
-        }
+      for (int h = 0; h < 2; ++h) {
+        a[j][h] = inside(j) ? LoadWeights(reinterpret_cast<const uint4*>(weight[h] + (first + j) * kChunk))
+                            : make_uint4(0, 0, 0, 0);
       }
     }
     if (first == begin) {
@@ -79,73 +148,24 @@ __global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gem
       PdlTrigger();
     }
 #pragma unroll
-    for (int group = 0; group < kAhead; group += XA) {
-      uint4 b[XA][NT];
-#pragma unroll
-      for (int j = 0; j < XA; ++j) {
-        const int k = (first + group + j) * kChunk;
-        const bool inside = first + group + j < end && k + 8 * t < gemm.pitch;
-#pragma unroll
-        for (int i = 0; i < NT; ++i) {
-          b[j][i] = inside ? *reinterpret_cast<const uint4*>(x + x_row[i] + k) : make_uint4(0, 0, 0, 0);
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < XA; ++j) {
-#pragma unroll
-        for (int m = 0; m < MT; ++m) {
-          const uint4 low = a[group + j][m][0], high = a[group + j][m][1];
-#pragma unroll
-          for (int i = 0; i < NT; ++i) {
-            Mma(sums[m][i], low.x, high.x, low.y, high.y, b[j][i].x, b[j][i].y);
-            Mma(sums[m][i], low.z, high.z, low.w, high.w, b[j][i].z, b[j][i].w);
-          }
-        }
-      }
+    for (int j = 0; j < kAhead; ++j) {
+      b[j][0] =
+          inside(j) ? *reinterpret_cast<const uint4*>(x + (first + j) * kChunk) : make_uint4(0, 0, 0, 0);
     }
+    if (first == begin) tile.LoadOperands();
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) MultiplyChunk(sums[0], a[j][0], a[j][1], b[j]);
   }
-
-#pragma unroll
-  for (int m = 0; m < MT; ++m) {
-    if (m > 0) __syncthreads();
-#pragma unroll
-    for (int i = 0; i < NT; ++i) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) strands[warp][8 * i + 2 * t + (e & 1)][quad + (e >> 1) * 8] = sums[m][i][e];
-    }
-    __syncthreads();
-    for (int pair = threadIdx.x; pair < 8 * kRows; pair += kStrands * 32) {
-      const int row = first_row + pair / 8, n = first_output + 16 * m + 2 * (pair % 8);
-      if (row >= gemm.rows || n >= gemm.outputs) continue;
-      float2 y = make_float2(0.0f, 0.0f);
-#pragma unroll
-      for (int s = 0; s < kStrands; ++s) {
-        y.x += strands[s][pair / 8][2 * (pair % 8)];
-        y.y += strands[s][pair / 8][2 * (pair % 8) + 1];
-      }
-      epilogue(row, n, y.x, y.y, gemm.outputs);
-    }
-  }
+  Tile::Put(sums, strands[warp]);
+  __syncthreads();
+  tile.Finish(strands[0], Tile::kStrandFloats);
 }
 
-template <int MT, int NT, int XA, typename Epilogue>
-cudaError_t LaunchDecodeGemmTile(const DecodeGemm& gemm, const Epilogue& epilogue,
-                                 const LaunchContext& context) {
-  const int output_tiles = (gemm.outputs + 16 * MT - 1) / (16 * MT),
-            row_tiles = (gemm.rows + 8 * NT - 1) / (8 * NT);
-  return LaunchKernel(DecodeGemmKernel<MT, NT, XA, Epilogue>, dim3(output_tiles * row_tiles),
-                      dim3(kStrands * 32), 0, context.dependent, context.stream, gemm, epilogue);
-}
-
-// Up to 64 rows a tile is small, so that every multiprocessor has one; then larger, so that X is read less
-// often.
 template <typename Epilogue>
-cudaError_t LaunchDecodeGemmRows(const DecodeGemm& gemm, const Epilogue& epilogue,
-                                 const LaunchContext& context) {
-  if (gemm.rows <= 8) return LaunchDecodeGemmTile<1, 1, 4>(gemm, epilogue, context);
-  if (gemm.rows <= 16) return LaunchDecodeGemmTile<1, 2, 4>(gemm, epilogue, context);
-  if (gemm.rows <= 64) return LaunchDecodeGemmTile<1, 4, 4>(gemm, epilogue, context);
-  return LaunchDecodeGemmTile<1, 8, 2>(gemm, epilogue, context);
+cudaError_t LaunchDecodeGemmDirect(const DecodeGemm& gemm, const Epilogue& epilogue,
+                                   const LaunchContext& context) {
+  return LaunchKernel(DecodeGemmKernel<Epilogue>, dim3((gemm.outputs + 15) / 16), dim3(kStrands * 32), 0,
+                      context.dependent, context.stream, gemm, epilogue);
 }
 
 }  // namespace sessa::cuda

@@ -1,4 +1,4 @@
-#include "kernels/cuda/decode_gemm.cuh"
+#include "kernels/cuda/decode_gemm_ring.cuh"
 
 namespace sessa::cuda {
 

@@ -21,7 +21,6 @@ class DecodeGraphs {
   // What a captured pass depends on.
   struct Pass {
     int32_t row_bucket, output_bucket;
-    bool few_rows;  // run by the few-rows kernel
     auto operator<=>(const Pass&) const = default;
   };
 

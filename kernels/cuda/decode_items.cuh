@@ -31,12 +31,12 @@ struct ItemQueue {
   static constexpr int kPages = 32;
   AttentionItem items[kDepth];
   int32_t pages[kDepth][kPages];  // of the item's first blocks
-  RingBarrier full[kDepth], empty[kDepth];
+  CopyBarrier full[kDepth], empty[kDepth];
 
-  __device__ __forceinline__ void Init(int readers) {
+  __device__ __forceinline__ void Init(int readers) {  // warps
     for (int i = 0; i < kDepth; ++i) {
-      full[i].Init(1);
-      empty[i].Init(readers);
+      full[i].Init(kWarpArrivals);
+      empty[i].Init(readers * kWarpArrivals);
     }
   }
 };
@@ -44,19 +44,18 @@ struct ItemQueue {
 // The leaves of one item on their way from the warps that compute to those that merge (decode_merge.cuh).
 struct Handover {
   AttentionItem item;
-  RingBarrier full, empty;
+  CopyBarrier full, empty;
 
-  __device__ __forceinline__ void Init(int writers, int readers) {
-    full.Init(writers);
-    empty.Init(readers);
+  __device__ __forceinline__ void Init(int writers, int readers) {  // warps
+    full.Init(writers * kWarpArrivals);
+    empty.Init(readers * kWarpArrivals);
   }
   // Computing warps, for the `n`th item: until the leaves of the one before may be overwritten.
   __device__ __forceinline__ void AwaitEmpty(int n) { empty.Wait((n & 1) ^ 1); }
-  // Computing warps, all lanes: this warp's leaf is written; whole warps of the first.
+  // Computing warps, all lanes: this warp's leaf is written. The first of them writes the item.
   __device__ __forceinline__ void Post(const AttentionItem& next, bool first) {
     if (first && (threadIdx.x & 31) == 0) item = next;
-    __syncwarp();
-    if ((threadIdx.x & 31) == 0) full.Arrive();
+    full.ArriveAsWarp();
   }
   // Merging warps: whether leaves are there. Does not wait: another engine's may be.
   __device__ __forceinline__ bool Arrived(uint32_t parity) {
@@ -64,21 +63,18 @@ struct Handover {
     asm volatile(
         "{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
         : "=r"(passed)
-        : "r"(RingAddress(&full)), "r"(parity)
+        : "r"(SharedAddress(&full.bits)), "r"(parity)
         : "memory");
     return __all_sync(kWholeWarp, passed != 0);
   }
   // Merging warps, all lanes: this warp needs the leaves no more.
-  __device__ __forceinline__ void Release() {
-    __syncwarp();
-    if ((threadIdx.x & 31) == 0) empty.Arrive();
-  }
+  __device__ __forceinline__ void Release() { empty.ArriveAsWarp(); }
 };
 
 // One attention's part of a block of threads: `warps` that compute, one that copies state for them and one
 // that looks up what comes next.
 struct EngineControl {
-  RingBarrier full[kMaxSlots], empty[kMaxSlots];
+  CopyBarrier full[kMaxSlots], empty[kMaxSlots];
   ItemQueue queue;
   Handover handover;
 };
@@ -211,8 +207,7 @@ __device__ __forceinline__ void DealItems(const AttentionParams& p, const Attent
       left = item.InWholeRun() ? min(kRunUnits - ahead, item.units - item.unit - 1) : 0;
     }
     if (lane == 0) queue.items[entry] = item;
-    __syncwarp();
-    if (lane == 0) queue.full[entry].Arrive();
+    queue.full[entry].ArriveAsWarp();
     if (item.row < 0) break;
   }
   PdlWait();

@@ -26,11 +26,6 @@ struct Parts {
 };
 
 // What other multiprocessors have written is not read through L1.
-__device__ __forceinline__ float LoadPart(const float* at) {
-  float x;
-  asm volatile("ld.relaxed.gpu.f32 %0, [%1];" : "=f"(x) : "l"(at) : "memory");
-  return x;
-}
 __device__ __forceinline__ float2 LoadPart(const float2* at) {
   float2 x;
   asm volatile("ld.relaxed.gpu.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "l"(at) : "memory");

@@ -1,4 +1,4 @@
-// One kernel for all layers of a decode pass of one or two rows. Every multiprocessor runs one block of
+// One kernel for a decode pass of one or two rows, up to the logits. Every multiprocessor runs one block of
 // threads; the first D / 8 blocks each own eight columns of the model's width. A layer is six phases, which
 // hand rows to each other through mailboxes instead of barriers (mailbox.cuh):
 //
@@ -9,15 +9,19 @@
 //   Feedback  all of o -> own columns of f, s (to the pages) and u (posted)
 //   Residual  all of u -> own columns of x (posted, for the next layer)
 //
-// Weights and state do not depend on the phases before, so they are under way before they are needed: the
-// projections' weights and the first stretches of state on their way to shared memory, the other weights in
-// the L2 cache a layer ahead, then in registers a phase ahead.
+// After the last layer all blocks take all of x and make their share of the logits.
+//
+// Weights and state do not depend on the phases before, so a warp of its own brings them to shared memory
+// before they are needed (few_rows_copies.cuh); the eight others compute.
 //
 // When may a word be written again, a layer later? When all its readers have it, which they show by what they
 // post next: a block's items have been awaited before any owner posts its o, owners' own reads are done
 // before they post u, and that the others have read abar is awaited by the first owner before it posts x.
 // Nothing of the next layer is posted before all owners' x.
+#include "kernels/cuda/compiled_code.h"
 #include "kernels/cuda/few_rows_attention.cuh"
+#include "kernels/cuda/few_rows_copies.cuh"
+#include "kernels/cuda/few_rows_head.cuh"
 #include "kernels/cuda/few_rows_merge.cuh"
 #include "kernels/cuda/few_rows_phases.cuh"
 
@@ -27,100 +31,120 @@ namespace {
 template <int V>
 __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemory<V>& m) {
   const int thread = threadIdx.x;
-  LoadLayer(p, 0, m);
+  if (IsCopying()) LoadLayer(p, 0, m);
   if (thread < p.row_count) {
-    m.rows[thread] = p.rows[thread];
-    m.own_pages[thread] = static_cast<int32_t>(OwnPage(m.rows[thread], p.pages));
+    m.rows[thread] = p.tables.rows[thread];
+    m.own_pages[thread] = static_cast<int32_t>(OwnPage(m.rows[thread], p.tables.pages));
   }
   if (thread <= p.row_count) {
-    m.feedback_first[thread] = p.feedback_first[thread];
-    m.forward_first[thread] = p.forward_first[thread];
+    m.feedback_first[thread] = p.tables.feedback_first[thread];
+    m.forward_first[thread] = p.tables.forward_first[thread];
   }
-  if (thread < kSlots) InitBarrier(&m.arrived[thread]);
-  if (thread == kSlots) InitBarrier(&m.project_arrived);
+  if (thread < kSlots) m.arrived[thread].Init(kFullArrivals), m.slot_free[thread].Init(1);
+  if (thread < kHeadSlots) m.head_full[thread].Init(kFullArrivals), m.head_free[thread].Init(1);
+  if (thread < 2) m.weights_full[thread].Init(kFullArrivals), m.weights_free[thread].Init(1);
+  FenceBarrierInit();
   FenceCopies();
   __syncthreads();
-  if (IsCopying()) FetchWeights(p, m.layers[0], m);
-  FewRowsPass pass{0, p.header->epoch, 0};
+  FewRowsPass pass{0, p.tables.epoch, 0, make_float2(0.0f, 0.0f)};
   while (pass.rows < p.row_count && m.rows[pass.rows].live != 0) ++pass.rows;
   ListItems(p, pass, m);
   if (thread == 0) FindColumns(p, m);
   const int row = thread / kGroup, c = thread % kGroup;
   if (IsOwner(p) && row < pass.rows) {
-    const int64_t at = static_cast<int64_t>(row) * p.width + OwnColumn() + c;
-    m.x[row][c] = p.x[at];
-    Post(p.mail.x + at, __float_as_uint(m.x[row][c]), pass.epoch);
+    const int64_t token = TokenOf(m.rows[row], p.slots, p.vocab);
+    const float x = __bfloat162float(static_cast<const bf16*>(p.embed)[token * p.pitch + OwnColumn() + c]);
+    m.x[row][c] = x;
+    Post(p.mail.x + WordOf(row, OwnColumn() + c), __float_as_uint(x), pass.epoch);
   }
+  const ProjectOutputs outputs = OwnProjectOutputs(p, pass.rows);
+  if (outputs.any && Rotates(p, outputs.n)) {
+    pass.turn = TurnOf(m.rows[outputs.row].position, p.theta[(outputs.n & (p.head_width - 1)) / 2]);
+  }
+  __syncthreads();
+  if (thread == 0) ListStretches(p, m);
   __syncthreads();
   return pass;
 }
 
-// The first kSlots stretches' copies are under way.
 template <int V, int GC>
-__device__ __forceinline__ void Attend(const FewRowsParams& p, const LayerState& state, FewRowsPass& pass,
-                                       FewRowsMemory<V>& m) {
+__device__ __forceinline__ void Attend(const FewRowsParams& p, FewRowsPass& pass, FewRowsMemory<V>& m) {
+  OwnQuery query;
   Columns leaf;
-  int slot = 0;
-  Stretch ahead = FirstStretch(m);
-  for (int i = 0; i < kSlots; ++i) ahead = NextStretch(m, ahead);
 #pragma unroll 1
-  for (Stretch at = FirstStretch(m); at.item < m.item_count; at = NextStretch(m, at)) {
-    const FewRowsItem item = m.items[at.item];
-    const int position = m.rows[item.row].position;
+  for (int i = 0; i < m.stretch_count; ++i) {
+    const Stretch at = UnpackStretch(m.stretches[i]);
+    const FewRowsItem& item = m.items[at.item];
+    const int slot = i % kSlots;
     if (at.from == 0 && (!at.open || item.closed == 0)) AwaitQuery(p, item, pass.epoch, m.attention);
-    AwaitBytes(&m.arrived[slot], pass.parity >> slot & 1);
+    m.arrived[slot].Wait(pass.parity >> slot & 1);
     pass.parity ^= 1u << slot;
-    if (item.forward && at.count > 0 &&
-        TokenOf<V>(item, false, at.from + at.count - 1, p.attention.warps) == position) {
-      AwaitNewest(p, item, pass.epoch, at.count - 1, m.ring[slot]);
-    }
-    __syncthreads();
-    AttendStretch<V, GC>(p, item, at, m.ring[slot], m.attention, leaf);
+    if (at.newest) AwaitNewest(p, item, pass.epoch, at.count - 1, m.ring[slot]);
+    SyncComputing();
+    AttendStretch<V, GC>(p, item, at, m.ring[slot], m.attention, query, leaf);
     if (EndsItem(m, at)) PostItem<GC>(p, item, pass.epoch, leaf);
-    __syncthreads();
-    if (IsCopying()) CopyStretch(p, state, ahead, slot, m);
-    ahead = NextStretch(m, ahead);
-    slot = (slot + 1) % kSlots;
+    SyncComputing();
+    if (threadIdx.x == 0 && i + kSlots < m.stretch_count) m.slot_free[slot].Arrive();
   }
 }
 
+// The slots whose stretch was the layer's last are free for the next layer's.
 template <int V>
-__device__ __forceinline__ void CopyFirstStretches(const FewRowsParams& p, const LayerState& state,
-                                                   FewRowsMemory<V>& m) {
-  Stretch at = FirstStretch(m);
-#pragma unroll 1
-  for (int slot = 0; slot < kSlots; ++slot) {
-    CopyStretch(p, state, at, slot, m);
-    at = NextStretch(m, at);
-  }
+__device__ __forceinline__ void ReleaseSlots(FewRowsMemory<V>& m) {
+  if (threadIdx.x < min(m.stretch_count, kSlots)) m.slot_free[threadIdx.x].Arrive();
 }
 
+// All of a pass, by the warps that compute.
 template <int V, int GC>
-__global__ void __launch_bounds__(kFewThreads, 1) FewRowsKernel(const __grid_constant__ FewRowsParams p) {
-  extern __shared__ uint4 shared[];
-  FewRowsMemory<V>& m = *reinterpret_cast<FewRowsMemory<V>*>(shared);
-  FewRowsPass pass = Begin(p, m);
+__device__ __forceinline__ void ComputeLayers(const FewRowsParams& p, FewRowsPass& pass,
+                                              FewRowsMemory<V>& m) {
   const bool owner = IsOwner(p);
-  InTile in;
-  OutTiles outs;
-  if (owner) LoadIn(p, m.layers[0], in);
+  InAhead in;
+  if (owner) {
+    LoadIn(p, m.layers[0], m, in);
+    SyncComputing();
+    ReleaseWeights(kInHalf, m);
+  }
 #pragma unroll 1
   for (int l = 0; l < p.layer_count; ++l, ++pass.epoch) {
     const FewRowsLayer& layer = m.layers[l % 2];
     const bool last = l + 1 == p.layer_count;
-    if (IsCopying()) CopyFirstStretches(p, layer.state, m);
     if (owner) {
-      NormRows(p, layer, pass, m);
       In(p, in, pass, m);
+    } else {
+      PassWeights(kInHalf, 0, m);
     }
-    Project(p, l, pass, m);
-    Attend<V, GC>(p, layer.state, pass, m);
-    if (!owner) continue;
-    LoadOuts(p, layer, outs);
-    MergeItems(p, pass, m);
-    FeedbackOut(p, layer.state, outs, pass, m);
-    if (!last) LoadIn(p, m.layers[(l + 1) % 2], in);
-    ResidualOut(p, outs, last, pass, m);
+    Project(p, layer, pass, m);
+    Attend<V, GC>(p, pass, m);
+    if (owner) {
+      MergeItems(p, pass, m);
+      ReleaseSlots(m);
+      TileWeights<1> outs;
+      ReadOuts(p, m, outs);
+      FeedbackOut(p, layer.state, outs, pass, m);
+      const float2 bias = LoadResidualBias(layer);
+      in = {};  // nothing of this layer's is kept in registers
+      if (!last) LoadIn(p, m.layers[(l + 1) % 2], m, in);
+      ResidualOut(p, bias, outs, pass, m);
+      if (!last) ReleaseWeights(kInHalf, m);  // all have been at a barrier since
+    } else {
+      ReleaseSlots(m);
+      PassWeights(kOutHalf, 1, m);
+      in = {};
+    }
+  }
+  if (p.output_count > 0) Head(p, pass, m);
+}
+
+template <int V, int GC>
+__global__ void __launch_bounds__(kFewBlock, 1) FewRowsKernel(const __grid_constant__ FewRowsParams p) {
+  extern __shared__ uint4 shared[];
+  FewRowsMemory<V>& m = *reinterpret_cast<FewRowsMemory<V>*>(shared);
+  FewRowsPass pass = Begin(p, m);
+  if (IsCopying()) {
+    CopyLayers(p, m);
+  } else {
+    ComputeLayers<V, GC>(p, pass, m);
   }
 }
 
@@ -136,7 +160,7 @@ cudaError_t Launch(const FewRowsParams& params, int32_t multiprocessors, cudaStr
   attribute.val.cooperative = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(multiprocessors);
-  config.blockDim = dim3(kFewThreads);
+  config.blockDim = dim3(kFewBlock);
   config.dynamicSmemBytes = kShared;
   config.stream = stream;
   config.attrs = &attribute;
@@ -144,33 +168,34 @@ cudaError_t Launch(const FewRowsParams& params, int32_t multiprocessors, cudaStr
   return cudaLaunchKernelEx(&config, kernel, params);
 }
 
-// Of each kind of mailbox, in words.
-int64_t WideWords(int32_t width) { return int64_t{kFewRows} * width; }
+// Of a mailbox of x, abar, o or u.
+int64_t LineWords(int32_t width) { return int64_t{width} / kGroup * kFewLine; }
 
 }  // namespace
 
 bool FewRowsFits(int32_t width, int32_t heads, int32_t project_outputs, int32_t multiprocessors,
                  const AttentionShape& attention) {
-  int device = 0, shared = 0, cooperative = 0, major = 0;
+  int device = 0, shared = 0, cooperative = 0;
+  bool hopper = false;
   if (cudaGetDevice(&device) != cudaSuccess ||
       cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) != cudaSuccess) {
+      cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) != cudaSuccess ||
+      RunsHopperCode(&hopper) != cudaSuccess) {
     return false;
   }
   const int32_t items = kFewUnits * attention.warps * (1 + attention.forward_chunks);
   return attention.fast && heads > 1 && width <= 1024 && width / kGroup <= multiprocessors &&
          project_outputs <= kFewOutputs * multiprocessors && items / multiprocessors + 2 <= kMaxBlockItems &&
-         major >= 9 && cooperative != 0 && shared >= static_cast<int>(sizeof(FewRowsMemory<4>));
+         hopper && cooperative != 0 && shared >= static_cast<int>(sizeof(FewRowsMemory<4>));
 }
 
 FewRowsMail FewRowsMailAt(void* memory, int32_t width, int32_t y_pitch) {
   FewRowsMail mail;
   mail.x = static_cast<Word*>(memory);
-  mail.abar = mail.x + WideWords(width);
-  mail.o = mail.abar + WideWords(width) / 2;
-  mail.u = mail.o + WideWords(width) / 2;
-  mail.y = mail.u + WideWords(width) / 2;
+  mail.abar = mail.x + LineWords(width);
+  mail.o = mail.abar + LineWords(width);
+  mail.u = mail.o + LineWords(width);
+  mail.y = mail.u + LineWords(width);
   mail.parts = mail.y + int64_t{kFewRows} * y_pitch;
   return mail;
 }

@@ -17,7 +17,7 @@ __device__ __forceinline__ void AwaitQuery(const FewRowsParams& p, const FewRows
   uint32_t numbers[4];
   AwaitPairs<2>(
       epoch, [&](int i) { return at < width ? words + at + 2 * i : nullptr; }, numbers);
-  *reinterpret_cast<float4*>(&memory.query[at]) =
+  *reinterpret_cast<float4*>(&memory.query[at / 4 % 2][at / 8 * 4]) =
       make_float4(__uint_as_float(numbers[0]) * scale, __uint_as_float(numbers[1]) * scale,
                   __uint_as_float(numbers[2]) * scale, __uint_as_float(numbers[3]) * scale);
 }
@@ -36,9 +36,41 @@ __device__ __forceinline__ void AwaitNewest(const FewRowsParams& p, const FewRow
   FenceCopies();
 }
 
+// The part of an item's query that a lane multiplies by: of the feedback columns (32 i + lane) 8 and the next
+// seven, of the forward attention those that meet its columns of k, of up to GC query heads.
+struct OwnQuery {
+  float parts[4][8];
+};
+__device__ __forceinline__ void LoadQuery(const AttentionMemory& memory, int column, float (&q)[8]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float4 four = *reinterpret_cast<const float4*>(&memory.query[half][column / 2]);
+    q[4 * half] = four.x, q[4 * half + 1] = four.y, q[4 * half + 2] = four.z, q[4 * half + 3] = four.w;
+  }
+}
+template <int V, int GC>
+__device__ __forceinline__ void LoadQuery(const FewRowsParams& p, const FewRowsItem& item,
+                                          const AttentionMemory& memory, OwnQuery& query) {
+  const int lane = threadIdx.x & 31, shift = p.head_shift;
+  if (item.forward) {
+    const int column = item.first_column + lane * 8, in_head = column & (p.head_width - 1);
+    const int first = (((column >> shift) * p.group + item.first_head) << shift) + in_head;
+#pragma unroll
+    for (int g = 0; g < GC; ++g) {
+      if (column < p.kv && item.first_head + g < p.group)
+        LoadQuery(memory, first + (g << shift), query.parts[g]);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      if ((i * 32 + lane) * 8 < p.width) LoadQuery(memory, (i * 32 + lane) * 8, query.parts[i]);
+    }
+  }
+}
+
 // qb . kb of two tokens a warp.
 template <int V>
-__device__ __forceinline__ void ScoreFeedback(const FewRowsParams& p, const char* slot,
+__device__ __forceinline__ void ScoreFeedback(const FewRowsParams& p, const char* slot, const OwnQuery& query,
                                               AttentionMemory& memory) {
   const int lane = threadIdx.x & 31, token = threadIdx.x / 32 * 2;
   float even[2] = {}, odd[2] = {};
@@ -46,8 +78,7 @@ __device__ __forceinline__ void ScoreFeedback(const FewRowsParams& p, const char
   for (int i = 0; i < V; ++i) {
     const int column = (i * 32 + lane) * 8;
     if (column >= p.width) continue;
-    float q[8];
-    Load8(&memory.query[column], q);
+    const float(&q)[8] = query.parts[i];
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
       float numbers[8];
@@ -69,18 +100,17 @@ __device__ __forceinline__ void ScoreFeedback(const FewRowsParams& p, const char
 // q . k of two tokens a warp: a lane has 8 columns of k, for up to GC query heads.
 template <int GC>
 __device__ __forceinline__ void ScoreForward(const FewRowsParams& p, const FewRowsItem& item,
-                                             const char* slot, AttentionMemory& memory) {
+                                             const char* slot, const OwnQuery& query,
+                                             AttentionMemory& memory) {
   const int lane = threadIdx.x & 31, token = threadIdx.x / 32 * 2, shift = p.head_shift;
-  const int column = item.first_column + lane * 8, in_head = column & (p.head_width - 1);
-  const int first = (((column >> shift) * p.group + item.first_head) << shift) + in_head;  // of the query
+  const int column = item.first_column + lane * 8;
   float k[2][8], score[GC][2] = {};
 #pragma unroll
   for (int u = 0; u < 2; ++u) UnpackBf16(reinterpret_cast<const uint4*>(slot)[(token + u) * 32 + lane], k[u]);
 #pragma unroll
   for (int g = 0; g < GC; ++g) {
     if (column >= p.kv || item.first_head + g >= p.group) continue;
-    float q[8];
-    Load8(&memory.query[first + (g << shift)], q);
+    const float(&q)[8] = query.parts[g];
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
 #pragma unroll
@@ -134,22 +164,35 @@ struct Columns {
   float acc[4], max, sum;
 };
 
-// Adds a stretch to a leaf; values(token, numbers) gives this thread's columns of a token.
-template <typename Values>
+// Adds a stretch to a leaf; values(token, numbers) gives this thread's columns of a token. What was added
+// before changes by a factor every kStep tokens only; in between it is 1.
+template <int kStep, typename Values>
 __device__ __forceinline__ void AddStretch(bool opens_leaf, int tokens, int head,
                                            const AttentionMemory& memory, const Values& values,
                                            Columns& leaf) {
   if (opens_leaf) leaf = {};
   leaf.max = memory.max[head];
-#pragma unroll 4
-  for (int token = 0; token < tokens; ++token) {
-    const float2 weight = memory.weights[head][token];
+  const auto add = [&](int token) {
+    const float weight = memory.weights[head][token].y;
     float numbers[4];
     values(token, numbers);
-    leaf.sum = __fadd_rn(__fmul_rn(leaf.sum, weight.x), weight.y);
+    leaf.sum = __fadd_rn(leaf.sum, weight);
 #pragma unroll
-    for (int e = 0; e < 4; ++e)
-      leaf.acc[e] = __fmaf_rn(weight.y, numbers[e], __fmul_rn(leaf.acc[e], weight.x));
+    for (int e = 0; e < 4; ++e) leaf.acc[e] = __fmaf_rn(weight, numbers[e], leaf.acc[e]);
+  };
+#pragma unroll 1
+  for (int first = 0; first < tokens; first += kStep) {
+    const float factor = memory.weights[head][first].x;
+    leaf.sum = __fmul_rn(leaf.sum, factor);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) leaf.acc[e] = __fmul_rn(leaf.acc[e], factor);
+    if (first + kStep <= tokens) {
+#pragma unroll
+      for (int u = 0; u < kStep; ++u) add(first + u);
+    } else {
+#pragma unroll 1
+      for (int token = first; token < tokens; ++token) add(token);
+    }
   }
 }
 
@@ -168,31 +211,33 @@ __device__ __forceinline__ void Unpack4(const uint2& bits, bool half, float (&ou
   }
 }
 
-// One stretch, whose state has arrived in `slot`. Threads with columns of the result keep them in `leaf`.
+// One stretch, whose state has arrived in `slot`. The item's query is in `memory`, from its first stretch on
+// in `query`. Threads with columns of the result keep them in `leaf`.
 template <int V, int GC>
 __device__ __forceinline__ void AttendStretch(const FewRowsParams& p, const FewRowsItem& item,
                                               const Stretch& at, const char* slot, AttentionMemory& memory,
-                                              Columns& leaf) {
+                                              OwnQuery& query, Columns& leaf) {
   const int column = 4 * threadIdx.x, tokens = at.count;
   const bool forward = item.forward != 0, open = at.open,
              opens_leaf = at.from == 0 && (!open || item.closed == 0);
+  if (opens_leaf) LoadQuery<V, GC>(p, item, memory, query);
   if (forward) {
-    ScoreForward<GC>(p, item, slot, memory);
+    ScoreForward<GC>(p, item, slot, query, memory);
   } else {
-    ScoreFeedback<V>(p, slot, memory);
+    ScoreFeedback<V>(p, slot, query, memory);
   }
-  __syncthreads();
+  SyncComputing();
   WeighStretch(opens_leaf, forward ? (GC * kFewColumns) >> p.head_shift : 1,
                forward ? kForwardStep
                : open  ? kOpenStep
                        : kClosedStep<V>,
                tokens, memory);
-  __syncthreads();
+  SyncComputing();
   constexpr int kRowBytes = FewRowsMemory<V>::kRowBytes;
   if (forward) {
     if (column >= GC * kFewColumns) return;
     const char* v = slot + kStretch * kFewColumns * 2 + column % kFewColumns * 2;
-    AddStretch(
+    AddStretch<kForwardStep>(
         opens_leaf, tokens, column >> p.head_shift, memory,
         [&](int token, float(&out)[4]) {
           Unpack4(*reinterpret_cast<const uint2*>(v + token * kFewColumns * 2), false, out);
@@ -203,7 +248,7 @@ __device__ __forceinline__ void AttendStretch(const FewRowsParams& p, const FewR
   if (column >= p.width) return;
   if (open) {
     const char* s = slot + kOpenStretch * kRowBytes + column * 4;
-    AddStretch(
+    AddStretch<kOpenStep>(
         opens_leaf, tokens, 0, memory,
         [&](int token, float(&out)[4]) {
           const float4 four = *reinterpret_cast<const float4*>(s + token * 2 * kRowBytes);
@@ -212,7 +257,7 @@ __device__ __forceinline__ void AttendStretch(const FewRowsParams& p, const FewR
         leaf);
   } else {
     const char* s = slot + kStretch * kRowBytes + column * 2;
-    AddStretch(
+    AddStretch<kClosedStep<V>>(
         opens_leaf, tokens, 0, memory,
         [&](int token, float(&out)[4]) {
           Unpack4(*reinterpret_cast<const uint2*>(s + token * kRowBytes), true, out);

@@ -19,6 +19,7 @@ struct Stretch {
   int item = 0;  // of the block's list
   int from = 0, count = 0;
   bool open = false;
+  bool newest = false;  // ends with the row's own token (set where stretches are listed)
 };
 
 // Tokens of leaf `leaf` among `tokens` that go to `leaves` leaves in chunks.
@@ -103,8 +104,39 @@ __device__ __forceinline__ Stretch NextStretch(const FewRowsMemory<V>& m, const 
   return StretchAt(m, last.item, last.open || turns, turns ? 0 : next);
 }
 
+// In one word, to be listed in shared memory.
+__device__ __forceinline__ uint32_t PackStretch(const Stretch& at) {
+  return static_cast<uint32_t>(at.item << 24 | at.from << 8 | (at.newest ? 1 : 0) << 7 | at.count << 1 |
+                               (at.open ? 1 : 0));
+}
+__device__ __forceinline__ Stretch UnpackStretch(uint32_t packed) {
+  return {static_cast<int>(packed >> 24), static_cast<int>(packed >> 8 & 0xffff),
+          static_cast<int>(packed >> 1 & 0x3f), (packed & 1) != 0, (packed >> 7 & 1) != 0};
+}
+
+// Whether a stretch ends with the row's own token, whose k and v may not be in its page yet.
+template <int V>
+__device__ __forceinline__ bool EndsWithNewest(const FewRowsParams& p, const FewRowsMemory<V>& m,
+                                               const Stretch& at) {
+  const FewRowsItem& item = m.items[at.item];
+  return item.forward && at.count > 0 &&
+         TokenOf<V>(item, false, at.from + at.count - 1, p.attention.warps) == m.rows[item.row].position;
+}
+
+// All of the block's stretches. One thread.
+template <int V>
+__device__ __forceinline__ void ListStretches(const FewRowsParams& p, FewRowsMemory<V>& m) {
+  m.stretch_count = 0;
+#pragma unroll 1
+  for (Stretch at = FirstStretch(m); at.item < m.item_count; at = NextStretch(m, at)) {
+    if (m.stretch_count == kMaxStretches) __trap();
+    at.newest = EndsWithNewest(p, m, at);
+    m.stretches[m.stretch_count++] = PackStretch(at);
+  }
+}
+
 // One warp: starts copying a stretch's state to shared memory, a lane a token of kb or s (float32 in the
-// reader's own block), or of k or v. Nothing if there is no such stretch.
+// reader's own block), or of k or v. Nothing if there is no such stretch; not the newest k and v.
 template <int V>
 __device__ __noinline__ void CopyStretch(const FewRowsParams& p, const LayerState& state, const Stretch at,
                                          int slot, FewRowsMemory<V>& m) {
@@ -112,7 +144,8 @@ __device__ __noinline__ void CopyStretch(const FewRowsParams& p, const LayerStat
   const FewRowsItem& item = m.items[at.item];
   const RowMeta& meta = m.rows[item.row];
   const int lane = threadIdx.x % 32, plane = lane / 16, number = lane % 16;
-  const int token = TokenOf<V>(item, at.open, at.from + min(number, max(at.count - 1, 0)), p.attention.warps);
+  const int count = at.count - (at.newest ? 1 : 0);
+  const int token = TokenOf<V>(item, at.open, at.from + number, p.attention.warps);
   int bytes = state.width * 2, row_bytes = bytes, total = 2 * bytes;
   int pitch = FewRowsMemory<V>::kRowBytes, value_pitch = pitch;  // in shared memory
   if (item.forward) {
@@ -125,23 +158,25 @@ __device__ __noinline__ void CopyStretch(const FewRowsParams& p, const LayerStat
     value_pitch *= 2;
     if (plane == 1) row_bytes = bytes *= 2;
   }
-  if (lane == 0) ExpectBytes(&m.arrived[slot], at.count * total);
+  if (lane == 0) ExpectBytes(&m.arrived[slot], count * total);
   __syncwarp();
-  if (number >= at.count) return;
-  const int64_t page = p.pages[meta.page_begin + (token >> 6)];
-  const char* from = state.pages + page * state.page_bytes;
-  if (item.forward) {
-    from += (plane == 0 ? state.k : state.v) + item.first_column * 2;
-  } else if (plane == 0) {
-    from += state.kb;
-  } else if (!at.open) {
-    from += state.s;
-  } else {
-    from = state.open_pages + meta.open_page * state.open_page_bytes + state.open_s;
+  if (number < count) {
+    const int64_t page = p.tables.pages[meta.page_begin + (token >> 6)];
+    const char* from = state.pages + page * state.page_bytes;
+    if (item.forward) {
+      from += (plane == 0 ? state.k : state.v) + item.first_column * 2;
+    } else if (plane == 0) {
+      from += state.kb;
+    } else if (!at.open) {
+      from += state.s;
+    } else {
+      from = state.open_pages + meta.open_page * state.open_page_bytes + state.open_s;
+    }
+    char* to = m.ring[slot] + plane * (at.open ? kOpenStretch : kStretch) * pitch +
+               number * (plane == 0 ? pitch : value_pitch);
+    CopyBytes<false>(to, from + static_cast<int64_t>(token & 63) * row_bytes, bytes, &m.arrived[slot]);
   }
-  char* to = m.ring[slot] + plane * (at.open ? kOpenStretch : kStretch) * pitch +
-             number * (plane == 0 ? pitch : value_pitch);
-  CopyBytes(to, from + static_cast<int64_t>(token & 63) * row_bytes, bytes, &m.arrived[slot]);
+  EndCopies(&m.arrived[slot]);
 }
 
 }  // namespace sessa::cuda

@@ -93,7 +93,7 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
             forward_items = m.forward_first[pass.rows] * leaves;
   MergeMemory& memory = m.merge;
   AwaitItems(p, feedback_items, forward_items, pass, m);
-  __syncthreads();
+  SyncComputing();
   // A thread: one column of the feedback (kind 0) or of the forward attention; of some units, runs, sections,
   // then of a row.
   const int c = threadIdx.x % kGroup, kind = threadIdx.x / kGroup % 2, slot = threadIdx.x / (2 * kGroup);
@@ -107,11 +107,12 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
     const float2 total = MergeGroup(memory, sums, (kGroup + 2) / 2, first, 1, leaves, true, c);
     if (c == 0) memory.sums[0][first] = total;
   }
-  __syncthreads();
+  SyncComputing();
+  const int most = max(m.feedback_first[pass.rows], m.forward_first[pass.rows]);  // units of a row
   int level = 0;
 #pragma unroll 1
-  for (int span = 1; span < kFewUnits; span *= kFanIn, level ^= 1) {  // units that a part stands for
-    const int groups = (kFewUnits + span * kFanIn - 1) / (span * kFanIn);
+  for (int span = 1; span < most; span *= kFanIn, level ^= 1) {  // units that a part stands for
+    const int groups = (most + span * kFanIn - 1) / (span * kFanIn);
 #pragma unroll 1
     for (int i = slot; i < pass.rows * groups; i += kThreadSlots) {
       const int row = i / groups, unit = first_of[row] + i % groups * span * kFanIn;
@@ -121,7 +122,7 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
       const float2 total = MergeGroup(memory, memory.sums[level], 1, first, span * leaves, count, false, c);
       if (c == 0) memory.sums[level ^ 1][first] = total;
     }
-    __syncthreads();
+    SyncComputing();
   }
   const int row = slot;
   if (row < pass.rows) {  // whole groups of eight lanes
@@ -135,13 +136,13 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
     } else {
       const float next = __shfl_down_sync(0xffu << (threadIdx.x & 24), value, 1, kGroup);
       if (c % 2 == 0) {
-        Post(p.mail.o + (row * p.width + static_cast<int>(blockIdx.x) * kGroup + c) / 2,
-             PackBf16(value, next), pass.epoch);
+        Post(p.mail.o + PairWord(row, static_cast<int>(blockIdx.x) * kGroup + c), PackBf16(value, next),
+             pass.epoch);
       }
     }
   }
   FenceCopies();
-  __syncthreads();
+  SyncComputing();
 }
 
 }  // namespace sessa::cuda

@@ -8,6 +8,27 @@
 
 namespace sessa::cuda {
 
+void FillFewRowsTables(const char* tables, const StepPlan& plan, FewRowsTables* few) {
+  const TableLayout& layout = plan.layout;
+  const auto* rows = reinterpret_cast<const RowMeta*>(tables + layout.decode_rows);
+  const auto* outputs = reinterpret_cast<const OutputMeta*>(tables + layout.prefill_outputs);
+  const auto* pages = reinterpret_cast<const int32_t*>(tables + layout.pages);
+  int32_t page_count = 0;
+  for (int32_t r = 0; r < plan.decode_rows; ++r) {
+    RowMeta& row = few->rows[r] = rows[r];
+    const int32_t own_pages = row.position / kBlockTokens + 1;
+    std::copy_n(pages + row.page_begin, own_pages, few->pages + page_count);
+    row.page_begin = page_count;
+    page_count += own_pages;
+  }
+  for (int32_t i = 0; i < plan.decode_outputs; ++i) few->output_rows[i] = outputs[i].row;
+  std::copy_n(reinterpret_cast<const int32_t*>(tables + layout.feedback_first), plan.row_bucket + 1,
+              few->feedback_first);
+  std::copy_n(reinterpret_cast<const int32_t*>(tables + layout.forward_first), plan.row_bucket + 1,
+              few->forward_first);
+  few->epoch = reinterpret_cast<const DecodeHeader*>(tables + layout.header)->epoch;
+}
+
 absl::Status FewRowsPassRunner::Start(const ModelShape& shape, const AttentionShape& attention,
                                       const Weights& weights, int32_t multiprocessors) {
   shape_ = shape;
@@ -71,6 +92,7 @@ cudaError_t FewRowsPassRunner::Launch(FewRowsParams params, cudaStream_t stream)
   params.column_chunks = (params.kv + 255) / 256;
   params.project_outputs = project_outputs_;
   params.y_pitch = y_pitch_;
+  params.vocab = shape_.vocab;
   params.norm_eps = shape_.norm_eps;
   params.gamma_max = static_cast<float>(shape_.gamma_max);
   return LaunchFewRows(params, multiprocessors_, stream);

@@ -5,10 +5,14 @@
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/few_rows.h"
 #include "kernels/cuda/state_slab.h"
+#include "kernels/cuda/step_tables.h"
 #include "kernels/cuda/weights.h"
 #include "kernels/model_shape.h"
 
 namespace sessa::cuda {
+
+// The decode pass of `plan`, whose tables are on the host.
+void FillFewRowsTables(const char* tables, const StepPlan& plan, FewRowsTables* few);
 
 // One thread at a time.
 class FewRowsPassRunner {
@@ -19,10 +23,11 @@ class FewRowsPassRunner {
   // The state that layers read and write.
   absl::Status SetState(const Weights& weights, const StateSlab& slab, cudaStream_t stream);
 
-  // Whether the kernel should run a pass of this bucket, whose attentions have so many units. With more state
-  // to stream, the kernels of the general pass are faster.
-  bool Takes(int32_t bucket, int32_t units) const {
-    return mail_.bytes() != 0 && bucket <= kFewRows && units <= most_units_;
+  // Whether the kernel should run a step's decode pass. With more state to stream, the kernels of the general
+  // pass are faster.
+  bool Takes(const StepPlan& plan) const {
+    return mail_.bytes() != 0 && plan.decode_rows > 0 && plan.row_bucket <= kFewRows &&
+           plan.output_bucket <= kFewRows && plan.attention_units <= most_units_;
   }
   // For the header of a step's tables; before the step's copies on the stream.
   cudaError_t NextEpoch(cudaStream_t stream, uint32_t* epoch);

@@ -176,10 +176,15 @@ cudaError_t LaunchGenericAttention(const AttentionParams& params, const LaunchCo
 
 // Draws or scores rows of logits (kernels/host_sampler.h, steps 6 to 10, and log-probabilities of targets).
 struct SampleKernelParams {
-  const float* logits;        // (row_count, pitch)
-  const OutputMeta* outputs;  // (row_count)
+  static constexpr int32_t kFewOutputs = 2;
+
+  const float* logits;                  // (row_count, pitch)
+  const OutputMeta* outputs;            // (row_count), or null:
+  OutputMeta few_outputs[kFewOutputs];  // here they are
   int32_t* slots;
-  SampleResult* results;  // (row_count)
+  SampleResult* results;  // (row_count); may be the host's, pinned
+  const unsigned long long* saturations;
+  unsigned long long* saturations_copy;  // the same for this number, which is copied to it; null: not copied
   int32_t row_count, vocab;
   int64_t pitch;
 };

@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/bulk_copy.cuh"
+
 // wgmma and setmaxnreg exist only in code for sm_90a.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 #define SESSA_HOPPER_CODE 1
@@ -17,10 +19,6 @@
 #endif
 
 namespace sessa::cuda {
-
-__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
 
 __device__ __forceinline__ void BarrierInit(uint64_t* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals)

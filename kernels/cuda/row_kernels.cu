@@ -13,18 +13,14 @@ __global__ void __launch_bounds__(kThreads) EmbedKernel(EmbedParams p) {
   PdlTrigger();
   const int row = blockIdx.x;
   const RowMeta meta = p.rows[row];
-  int token = meta.slot >= 0 ? p.slots[meta.slot] : meta.token;
-  if (token < 0 || token >= p.vocab) token = 0;  // what follows a draw from logits that were not finite
-  const bf16* from = static_cast<const bf16*>(p.embed) + static_cast<int64_t>(token) * p.pitch;
+  const bf16* from =
+      static_cast<const bf16*>(p.embed) + static_cast<int64_t>(TokenOf(meta, p.slots, p.vocab)) * p.pitch;
   for (int i = threadIdx.x; i < p.width; i += kThreads) {
     p.x[static_cast<int64_t>(row) * p.width + i] = __bfloat162float(from[i]);
   }
   if (p.theta == nullptr) return;
   for (int i = threadIdx.x; i < p.half_head; i += kThreads) {
-    double sine, cosine;  // angles up to the position: in double, once a step
-    sincos(static_cast<double>(meta.position) * static_cast<double>(p.theta[i]), &sine, &cosine);
-    p.rotation[static_cast<int64_t>(row) * p.half_head + i] =
-        make_float2(static_cast<float>(cosine), static_cast<float>(sine));
+    p.rotation[static_cast<int64_t>(row) * p.half_head + i] = TurnOf(meta.position, p.theta[i]);
   }
 }
 
@@ -94,7 +90,8 @@ __global__ void __launch_bounds__(kThreads) EpilogueKernel(Product product, Epil
   const int n = 2 * (blockIdx.y * kThreads + threadIdx.x);
   if (n >= product.outputs) return;
   const float* y = product.y + row * product.pitch + n;
-  epilogue(row, n, y[0], n + 1 < product.outputs ? y[1] : 0.0f, product.outputs);
+  epilogue.Apply(epilogue.Load(row, n, product.outputs), row, n, y[0], n + 1 < product.outputs ? y[1] : 0.0f,
+                 product.outputs);
 }
 
 template <typename Epilogue>

@@ -12,6 +12,7 @@ namespace {
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
 constexpr int kBins = 2048;
+constexpr int kLoads = 16;  // logits of a thread that are under way together
 constexpr float kUnit =
     1099511627776.0f;  // 2^40: of a weight, at most 1; a vocabulary's sum stays below 2^63
 
@@ -68,15 +69,20 @@ __device__ void MaxBlock(float& value, int& index, Shared& shared) {
   const auto take = [&](float other, int other_index) {
     if (other > value || (other == value && other_index < index)) value = other, index = other_index;
   };
-  for (int offset = 16; offset > 0; offset >>= 1) {
-    const float other = __shfl_xor_sync(kWholeWarp, value, offset);
-    const int other_index = __shfl_xor_sync(kWholeWarp, index, offset);
-    take(other, other_index);
-  }
+  const auto take_warp = [&] {  // of a warp
+    for (int offset = 16; offset > 0; offset >>= 1) {
+      const float other = __shfl_xor_sync(kWholeWarp, value, offset);
+      const int other_index = __shfl_xor_sync(kWholeWarp, index, offset);
+      take(other, other_index);
+    }
+  };
+  static_assert(kWarps == 32);
+  take_warp();
   if (threadIdx.x % 32 == 0)
     shared.values[threadIdx.x / 32] = value, shared.indices[threadIdx.x / 32] = index;
   __syncthreads();
-  for (int i = 0; i < kWarps; ++i) take(shared.values[i], shared.indices[i]);
+  value = shared.values[threadIdx.x % kWarps], index = shared.indices[threadIdx.x % kWarps];
+  take_warp();
 }
 
 // The bin, from the top, at which the running sum reaches `goal`; the lowest that is not empty where none
@@ -211,19 +217,29 @@ __device__ int Choose(const float* logits, int vocab, const OutputMeta& output, 
   return DrawAt(logits, vocab, weights, uniform, greatest, shared);
 }
 
-__global__ void __launch_bounds__(kThreads) SampleKernel(SampleKernelParams p) {
+__global__ void __launch_bounds__(kThreads) SampleKernel(const __grid_constant__ SampleKernelParams p) {
   __shared__ Shared shared;
   PdlWait();
   PdlTrigger();
-  const OutputMeta output = p.outputs[blockIdx.x];
+  if (p.saturations_copy != nullptr && blockIdx.x == 0 && threadIdx.x == 0)
+    *p.saturations_copy = *p.saturations;
+  const OutputMeta output = p.outputs != nullptr ? p.outputs[blockIdx.x] : p.few_outputs[blockIdx.x];
   if (output.mode == OutputMode::kNone) return;
   const float* logits = p.logits + blockIdx.x * p.pitch;
   float max = -__int_as_float(0x7f800000);
   int greatest = p.vocab, bad = 0;
-  for (int i = threadIdx.x; i < p.vocab; i += kThreads) {
-    const float logit = logits[i];
-    bad |= !(logit < __int_as_float(0x7f800000));
-    if (logit > max) max = logit, greatest = i;
+  for (int first = threadIdx.x; first < p.vocab; first += kLoads * kThreads) {
+    float some[kLoads];
+#pragma unroll
+    for (int j = 0; j < kLoads; ++j) {
+      const int i = first + j * kThreads;
+      some[j] = i < p.vocab ? logits[i] : -__int_as_float(0x7f800000);
+    }
+#pragma unroll
+    for (int j = 0; j < kLoads; ++j) {
+      bad |= !(some[j] < __int_as_float(0x7f800000));
+      if (some[j] > max) max = some[j], greatest = first + j * kThreads;
+    }
   }
   bad = __syncthreads_or(bad);
   MaxBlock(max, greatest, shared);

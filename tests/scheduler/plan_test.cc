@@ -262,6 +262,22 @@ TEST(PlanTest, SharedPagesAreDroppedWhenNothingElseIsLeft) {
   EXPECT_THAT(PlanOf(input).drop, UnorderedElementsAre(1, 2));
 }
 
+TEST(PlanTest, AnIdleSessionThatSharesItsPagesGoesLast) {
+  PlanInput input = Input();
+  input.free_pages = 0;
+  input.sequences = {Waiting(1, 70)};
+  input.sequences[0].computed = 64;
+  input.sequences[0].pages = 1;  // the idle session's
+  input.idle = {{.pages = 0, .shares = true}, {.pages = 0, .shares = true}};
+  StepPlan plan = PlanOf(input);
+  EXPECT_THAT(plan.evict, ElementsAre(0)) << "what it gives is not known before it is gone";
+  EXPECT_THAT(plan.admit, IsEmpty());
+  input.idle.push_back({.pages = 1});
+  plan = PlanOf(input);
+  EXPECT_THAT(plan.evict, ElementsAre(2));
+  EXPECT_THAT(plan.admit, ElementsAre(0));
+}
+
 TEST(PlanTest, APageSharedWithOthersCostsACopy) {
   PlanInput input = Input();
   input.sequences = {Decoder(1, 70), Decoder(2, 70)};

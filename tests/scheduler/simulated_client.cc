@@ -219,8 +219,15 @@ void SimulatedClients::Verify(const ClientTurn& turn, const TurnRecord& record) 
   }
   const std::string id = record.started->session_id;
   Expect(id.size() == 32 && (request.session_id.empty() || request.session_id == id), "the session's ID");
-  const bool kept = request.keep_session || !request.session_id.empty();
+  const bool kept = request.keep_session || (!request.session_id.empty() && request.append);
   ClientSession temporary;
+  if (!request.append) {  // it saw what the session had when it began, and leaves nothing
+    temporary = sessions_[{request.principal.name, id}];
+    Expect(record.started->position <= static_cast<int64_t>(temporary.tokens.size()),
+           "tokens of the session");
+    temporary.tokens.resize(record.started->position);
+    ++result_.branches;
+  }
   ClientSession& session = kept ? sessions_[{request.principal.name, id}] : temporary;
   session.deleted = session.deleted || turn.session_deleted;
   Expect(record.started->position == static_cast<int64_t>(session.tokens.size()), "position at the start");

@@ -111,6 +111,7 @@ class Simulation {
     if (Chance(60)) {
       clients_.ChooseSession(random_, request.get());
       if (Chance(10)) request->expected_position = Pick(0, 100);
+      request->append = request->session_id.empty() || !Chance(25);
     } else if (Chance(60)) {
       request->keep_session = true;
     } else if (Chance(40)) {

@@ -12,7 +12,8 @@ struct SimulationResult {
   // What happened, so that a test can see that the seeds reach everything.
   int64_t turns = 0, tokens = 0, steps = 0;
   int64_t evictions = 0, preemptions = 0, recomputed = 0, discarded = 0, nonfinite = 0;
-  int64_t cancelled = 0, expired = 0, drained = 0, refused = 0, stop_strings = 0, forks = 0, faults = 0;
+  int64_t cancelled = 0, expired = 0, drained = 0, refused = 0, stop_strings = 0, forks = 0, branches = 0,
+          faults = 0;
 };
 
 // Checked: every accepted request gets exactly one terminal event, within a bound; tokens, text,

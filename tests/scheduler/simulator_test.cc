@@ -32,19 +32,21 @@ TEST(SimulatorTest, EverySeedKeepsEveryPromise) {
     sum.evictions += r.evictions, sum.preemptions += r.preemptions, sum.recomputed += r.recomputed;
     sum.discarded += r.discarded, sum.nonfinite += r.nonfinite, sum.cancelled += r.cancelled;
     sum.expired += r.expired, sum.drained += r.drained, sum.refused += r.refused;
-    sum.stop_strings += r.stop_strings, sum.forks += r.forks, sum.faults += r.faults;
+    sum.stop_strings += r.stop_strings, sum.forks += r.forks, sum.branches += r.branches,
+        sum.faults += r.faults;
   }
   std::cout << seeds << " seeds: " << sum.turns << " turns, " << sum.tokens << " tokens, " << sum.steps
             << " steps, " << sum.evictions << " evictions, " << sum.preemptions << " preemptions, "
             << sum.recomputed << " tokens recomputed, " << sum.discarded << " discarded, " << sum.nonfinite
             << " not finite, " << sum.cancelled << " cancelled, " << sum.expired << " expired, "
             << sum.drained << " drained, " << sum.refused << " refused, " << sum.stop_strings
-            << " stop strings, " << sum.forks << " with n > 1, " << sum.faults << " lost to a device fault\n";
+            << " stop strings, " << sum.forks << " with n > 1, " << sum.branches << " that read a session, "
+            << sum.faults << " lost to a device fault\n";
   if (seeds < 1000) return;
   // The seeds reach every corner.
   for (int64_t count :
        {sum.evictions, sum.preemptions, sum.recomputed, sum.discarded, sum.nonfinite, sum.cancelled,
-        sum.expired, sum.drained, sum.refused, sum.stop_strings, sum.forks, sum.faults}) {
+        sum.expired, sum.drained, sum.refused, sum.stop_strings, sum.forks, sum.branches, sum.faults}) {
     EXPECT_GT(count, 0);
   }
 }

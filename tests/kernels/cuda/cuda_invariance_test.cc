@@ -1,11 +1,11 @@
 // Decode on the card: bitwise the same alone and in any company, bucket and cut of the attention.
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <numeric>
 #include <random>
 
 #include "tests/kernels/cuda/cuda_fixture.h"
+#include "tests/kernels/cuda/quick.h"
 
 namespace sessa {
 namespace {
@@ -87,8 +87,7 @@ TEST_P(CudaInvarianceTest, ARowIsTheSameAloneAndInAnyCompany) {
 
   const int32_t sizes[] = {1, 2, 3, 5, 8, 13, 16, 20, 31, 33, 64, 65, 100, 129, 200, 256};
   const int32_t longest[] = {3, 64, 130, 700, 2500, Sessions::kPagesEach * kPageTokens - 1};
-  const char* fewer = std::getenv("SESSA_CUDA_SCHEDULES");  // under a sanitizer, which takes its time
-  const int32_t schedules = fewer == nullptr ? test.schedules : std::min(test.schedules, std::atoi(fewer));
+  const int32_t schedules = Quick() ? 2 : test.schedules;
   for (int32_t schedule = 0; schedule < schedules; ++schedule) {
     SCOPED_TRACE(schedule);
     std::vector<int32_t> who(Sessions::kSessions), tokens;

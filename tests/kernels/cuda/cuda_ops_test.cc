@@ -9,6 +9,7 @@
 #include "kernels/reference/reference_ops.h"
 #include "runtime/state_arena.h"
 #include "tests/kernels/cuda/cuda_fixture.h"
+#include "tests/kernels/cuda/quick.h"
 #include "tools/compare.h"
 #include "tools/sequence.h"
 
@@ -73,6 +74,14 @@ Runner MakeRunner(CreateOpsFn create, const ShapeCase& test, const ModelTensors&
 // numbers are independent, so that norms grow like the root of their count.
 double Tolerance(const ModelShape& shape) { return 4 * std::sqrt(6.0 * shape.layers + 2) / 512; }
 
+// One token at a time; of the quick ones the first, and those around the second page edge.
+std::vector<int32_t> DecodeChunks() {
+  if (!Quick()) return EvenChunks(kTokens, 1);
+  std::vector<int32_t> chunks = {1, 1, 1, 2 * kPageTokens - 9};
+  chunks.resize(chunks.size() + kTokens - std::accumulate(chunks.begin(), chunks.end(), 0), 1);
+  return chunks;
+}
+
 TEST_P(CudaShapeTest, AgreesWithTheReferenceOnEveryPath) {
   SKIP_WITHOUT_CUDA();
   const ShapeCase& test = GetParam();
@@ -86,7 +95,7 @@ TEST_P(CudaShapeTest, AgreesWithTheReferenceOnEveryPath) {
   std::vector<int32_t> mixed = {70, 1, 1, 20, 1, 1, 1};
   mixed.push_back(kTokens - std::accumulate(mixed.begin(), mixed.end(), 0));
   const std::vector<std::pair<const char*, std::vector<int32_t>>> paths = {
-      {"decode", EvenChunks(kTokens, 1)},
+      {"decode", DecodeChunks()},
       {"whole", {kTokens}},
       {"chunks of 7", EvenChunks(kTokens, 7)},
       {"mixed", mixed}};
@@ -152,7 +161,7 @@ TEST(CudaSampling, DrawsWhatTheHostDraws) {
   for (int32_t vocab : {5, 97, 1024, 32000}) {
     SCOPED_TRACE(vocab);
     DecodeRows rows(MakeShape(64, 1, 4, 2, vocab), kRows, 31);
-    for (int round = 0; round < 3; ++round) {
+    for (int round = 0; round < (Quick() ? 1 : 3); ++round) {
       std::vector<SampleParams> params;
       std::vector<const SampleParams*> pointers;
       TokenCounts counts = {{1, 3}, {2, 1}};
@@ -224,10 +233,11 @@ std::vector<std::vector<int32_t>> GreedySteps(DecodeRows* rows, int32_t steps, b
 
 TEST(CudaOps, RunningAheadDrawsTheSameTokens) {
   SKIP_WITHOUT_CUDA();
+  const int32_t steps = Quick() ? 4 : 12;
   for (int32_t count : {1, 3, 40}) {
     DecodeRows rows(MakeShape(384, 2, 6, 2, 1024), count, 41);
-    const auto one_by_one = GreedySteps(&rows, 12, false);
-    EXPECT_EQ(GreedySteps(&rows, 12, true), one_by_one) << count;
+    const auto one_by_one = GreedySteps(&rows, steps, false);
+    EXPECT_EQ(GreedySteps(&rows, steps, true), one_by_one) << count;
   }
 }
 
