@@ -1,9 +1,9 @@
-// Copies from global to shared memory, and the barriers at which they arrive. From sm_90 on the copy engine makes
-// them, before that cp.async, 16 bytes a lane.
+// Copies from global to shared memory, and the barriers at which they arrive. From sm_90 on the copy engine
+// makes them, before that cp.async, 16 bytes a lane.
 //
-// racecheck sees neither arrive, and does not connect the lanes of a warp of which one arrives for all. In a build
-// for it (SESSA_CUDA_RACECHECK) copies are plain loads and stores and each lane arrives for itself: the same bytes
-// at the same barriers, so that what it can check is who waits for whom.
+// racecheck sees neither arrive, and does not connect the lanes of a warp of which one arrives for all. In a
+// build for it (SESSA_CUDA_RACECHECK) copies are plain loads and stores and each lane arrives for itself: the
+// same bytes at the same barriers, so that what it can check is who waits for whom.
 #pragma once
 
 #include <cstdint>
@@ -52,7 +52,7 @@ struct CopyBarrier {
     while (!Passed(parity)) {
     }
   }
-  // The arrival of a whole warp: kWarpArrivals arrivals, after what all its lanes did.
+  // The arrival of a warp: kWarpArrivals arrivals, after what all its lanes did.
   __device__ __forceinline__ void ArriveAsWarp() {
 #if SESSA_RACECHECK
     Arrive();
@@ -61,8 +61,13 @@ struct CopyBarrier {
     if ((threadIdx.x & 31) == 0) Arrive();
 #endif
   }
+  // The arrival of `threads` threads that have just met: MeetingArrivals(threads) arrivals.
+  __device__ __forceinline__ void ArriveAfterMeeting() {
+    if (SESSA_RACECHECK || threadIdx.x == 0) Arrive();
+  }
 };
 inline constexpr int kWarpArrivals = SESSA_RACECHECK ? 32 : 1;
+__host__ __device__ constexpr int MeetingArrivals(int threads) { return SESSA_RACECHECK ? threads : 1; }
 
 // Makes initialised barriers visible to the copy engine; a __syncthreads follows.
 __device__ __forceinline__ void FenceBarrierInit() {

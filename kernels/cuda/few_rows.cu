@@ -40,9 +40,9 @@ __device__ __forceinline__ FewRowsPass Begin(const FewRowsParams& p, FewRowsMemo
     m.feedback_first[thread] = p.tables.feedback_first[thread];
     m.forward_first[thread] = p.tables.forward_first[thread];
   }
-  if (thread < kSlots) m.arrived[thread].Init(kFullArrivals), m.slot_free[thread].Init(1);
-  if (thread < kHeadSlots) m.head_full[thread].Init(kFullArrivals), m.head_free[thread].Init(1);
-  if (thread < 2) m.weights_full[thread].Init(kFullArrivals), m.weights_free[thread].Init(1);
+  if (thread < kSlots) m.arrived[thread].Init(kFullArrivals), m.slot_free[thread].Init(kReleases);
+  if (thread < kHeadSlots) m.head_full[thread].Init(kFullArrivals), m.head_free[thread].Init(kReleases);
+  if (thread < 2) m.weights_full[thread].Init(kFullArrivals), m.weights_free[thread].Init(kReleases);
   FenceBarrierInit();
   FenceCopies();
   __syncthreads();
@@ -84,14 +84,14 @@ __device__ __forceinline__ void Attend(const FewRowsParams& p, FewRowsPass& pass
     AttendStretch<V, GC>(p, item, at, m.ring[slot], m.attention, query, leaf);
     if (EndsItem(m, at)) PostItem<GC>(p, item, pass.epoch, leaf);
     SyncComputing();
-    if (threadIdx.x == 0 && i + kSlots < m.stretch_count) m.slot_free[slot].Arrive();
+    if (i + kSlots < m.stretch_count) m.slot_free[slot].ArriveAfterMeeting();
   }
 }
 
 // The slots whose stretch was the layer's last are free for the next layer's.
 template <int V>
 __device__ __forceinline__ void ReleaseSlots(FewRowsMemory<V>& m) {
-  if (threadIdx.x < min(m.stretch_count, kSlots)) m.slot_free[threadIdx.x].Arrive();
+  for (int slot = 0; slot < min(m.stretch_count, kSlots); ++slot) m.slot_free[slot].ArriveAfterMeeting();
 }
 
 // All of a pass, by the warps that compute.

@@ -21,7 +21,7 @@ __device__ __forceinline__ void Head(const FewRowsParams& p, const FewRowsPass& 
     Strands* strands = &m.linear.head[i % 2];
     MultiplyTile<1>(weights, pass.rows, p.pitch, m.linear, strands);
     SyncComputing();
-    if (threadIdx.x == 0) m.head_free[slot].Arrive();
+    m.head_free[slot].ArriveAfterMeeting();
     if (row >= pass.rows || n >= p.vocab) continue;
     const float2 y = SumStrands(*strands, row, pair);
 #pragma unroll

@@ -11,7 +11,7 @@ namespace sessa::cuda {
 // Called after a SyncComputing behind the last read of a half of the weights.
 template <int V>
 __device__ __forceinline__ void ReleaseWeights(int half, FewRowsMemory<V>& m) {
-  if (threadIdx.x == 0) m.weights_free[half].Arrive();
+  m.weights_free[half].ArriveAfterMeeting();
 }
 // A block without columns of its own: nothing was copied to this half.
 template <int V>

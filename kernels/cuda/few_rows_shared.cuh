@@ -12,8 +12,9 @@ namespace sessa::cuda {
 
 inline constexpr int kFewThreads = kStrands * 32;   // that compute
 inline constexpr int kFewBlock = kFewThreads + 32;  // and a warp that copies weights and state ahead of them
-inline constexpr int kStrandColumns = kAhead * kChunk;  // of K that a warp takes, at most
-static_assert(kStrandColumns == 32 * 4);                // four columns a lane
+inline constexpr int kReleases = MeetingArrivals(kFewThreads);  // what frees memory for the next copy
+inline constexpr int kStrandColumns = kAhead * kChunk;          // of K that a warp takes, at most
+static_assert(kStrandColumns == 32 * 4);                        // four columns a lane
 static_assert(kFewRows == 2);  // in the first lane of a quad, which alone stores sums of a tensor-core tile
 inline constexpr int kGroup = 8;     // outputs of a linear layer, half of a tensor-core tile
 inline constexpr int kFewTiles = 2;  // tiles of 16 outputs of the projections that a block of threads makes
