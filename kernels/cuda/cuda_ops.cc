@@ -98,7 +98,7 @@ void CudaOps::BeginStep(const StepBatch& batch) {
   if (status_.ok()) Reserve(step);
   if (!status_.ok()) return;
   step.plan = BuildTables(batch, options_.max_segments, slab_.scratch_page(), slab_.scratch_open_page(),
-                          multiprocessors_ / kMaxLeaves, step.tables.as());
+                          multiprocessors_, step.tables.as());
   Check(few_rows_.NextEpoch(stream_, &step.tables.as<DecodeHeader>()->epoch), "clearing mailboxes");
   step.few_rows_only = step.plan.prefill_rows == 0 && few_rows_.Takes(step.plan);
   step.results_copied = false;

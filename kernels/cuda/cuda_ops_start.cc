@@ -145,7 +145,9 @@ absl::Status CudaOps::StartBuffers() {
       std::max(weights_.layer(0).project.padded_outputs, weights_.layer(0).in.padded_outputs);
   sizes.slots = options_.max_segments;
   if (attention_.fast) {
-    const int64_t units = std::max<int64_t>(int64_t{segments} * kMaxUnits, multiprocessors_);
+    // Of whole runs; or, of a batch of few units, the leaves.
+    const int64_t units = std::max<int64_t>(int64_t{segments} * kMaxUnits,
+                                            multiprocessors_ + int64_t{segments} * kRunUnits * kMaxLeaves);
     sizes.partials = units * (1 + attention_.forward_chunks);
     sizes.partial_floats = attention_.partial_floats;
   }

@@ -127,8 +127,8 @@ AttentionParams CudaOps::DecodeAttention(int32_t layer) const {
   params.rows = row_table();
   params.pages = DeviceTable<int32_t>(layout.pages);
   params.header = DeviceTable<DecodeHeader>(layout.header);
-  params.feedback_first = DeviceTable<int32_t>(layout.feedback_first);
-  params.forward_first = DeviceTable<int32_t>(layout.forward_first);
+  params.feedback_runs = DeviceTable<int32_t>(layout.feedback_runs);
+  params.forward_runs = DeviceTable<int32_t>(layout.forward_runs);
   params.q = a_.q;
   params.qb = a_.qb;
   if (shape_.has_out_proj()) {

@@ -12,8 +12,11 @@
 namespace sessa::cuda {
 namespace {
 
-constexpr int kHelperWarps = 2;  // of an engine: one deals, one copies
-constexpr int kMaxThreads = 2 * (kMaxLeaves + kHelperWarps) * 32;
+constexpr int kHelperWarps = 4;  // for each engine one that copies and one that deals
+__host__ __device__ constexpr int ThreadsOf(int warps) {
+  return (2 * warps + kHelperWarps + kMergeWarps) * 32;
+}
+constexpr int kMaxThreads = ThreadsOf(kMaxLeaves);
 
 // The copying warp. State of earlier steps may be copied before the kernels in front of this one have ended;
 // what they write of it is the row's own token, which only the forward attention reads.
@@ -51,47 +54,51 @@ __device__ __forceinline__ void CopyItems(const AttentionParams& p, const Engine
 
 // A computing warp, `warp` of its engine.
 template <typename Kind>
-__device__ __forceinline__ void ComputeItems(const AttentionParams& p, const AttentionShape& shape,
-                                             const Engine& engine, int warp) {
-  const int lane = threadIdx.x & 31;
+__device__ __forceinline__ void ComputeItems(const AttentionParams& p, const Engine& engine, int warp) {
   const bool fine = p.header->fine != 0;  // then an item has one leaf, which warp 0 computes
   ItemQueue& queue = engine.control->queue;
+  Handover& handover = engine.control->handover;
   RingPlace place{fine ? 0 : warp};
+  int posted = 0;
   for (int n = 0;; ++n) {
     const int entry = n % ItemQueue::kDepth;
     queue.full[entry].Wait(n / ItemQueue::kDepth & 1);
     const AttentionItem item = queue.items[entry];
     queue.empty[entry].ArriveAsWarp();
-    if (item.row < 0) return;
-    if (item.leaf_begin >= item.leaves) continue;
-    if (!fine || warp == 0) {
-      Kind::Leaf(p, engine, item, item.leaf_begin + warp, warp, fine ? 1 : engine.warps, place);
+    if (item.row >= 0 && item.leaf_begin >= item.leaves) continue;
+    if (item.row >= 0 && (!fine || warp == 0)) {
+      Kind::Leaf(p, engine, item, posted, item.leaf_begin + warp, warp, fine ? 1 : engine.warps, place);
+    } else {
+      handover.AwaitEmpty(posted);
     }
-    SomeThreads(engine.barrier, engine.warps * 32);
-    DeliverItem<Kind>(p, shape, engine, item, warp * 32 + lane);
+    handover.Post(item, warp == 0);
+    if (item.row < 0) return;
+    ++posted;
   }
 }
 
 // Rows without a past have ctx = 0.
 __device__ __forceinline__ void ClearEmptyRows(const AttentionParams& p, int thread, int threads) {
   for (int row = blockIdx.x; row < p.row_count; row += gridDim.x) {
-    if (p.feedback_first[row + 1] > p.feedback_first[row]) continue;
+    if (p.feedback_runs[row + 1] > p.feedback_runs[row]) continue;
     for (int c = thread; c < p.state.width; c += threads) {
       p.ctx[static_cast<int64_t>(row) * p.state.width + c] = 0.0f;
     }
   }
 }
 
-// Warps that copy and deal leave registers to those that compute. Only sm_90a has the instruction, and only
-// with kMaxLeaves warps are both whole groups of four warps.
-__device__ __forceinline__ void GiveRegisters() {
+// Registers of a thread from here on: warps that copy and deal leave theirs to those that compute and merge.
+// Only sm_90a has the instruction, and only with kMaxLeaves warps are the computing ones whole groups of
+// four.
+template <int kRegisters>
+__device__ __forceinline__ void SetRegisters() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
-#endif
-}
-__device__ __forceinline__ void TakeRegisters() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
+  constexpr int kAtStart = 65536 / kMaxThreads;
+  if constexpr (kRegisters >= kAtStart) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+  } else {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+  }
 #endif
 }
 
@@ -101,8 +108,9 @@ struct BlockLayout {
 
   __host__ __device__ BlockLayout(int v, int group_heads, int head_width, int warps, int feedback_slots,
                                   int forward_slots) {
+    const int feedback_slot = v == 8 ? Feedback<8>::kSlotBytes : Feedback<1>::kSlotBytes;
     feedback_ring = 0;
-    forward_ring = feedback_ring + feedback_slots * Feedback<1>::kSlotBytes;
+    forward_ring = feedback_ring + feedback_slots * feedback_slot;
     feedback_leaves = forward_ring + forward_slots * Forward<1>::kSlotBytes;
     forward_leaves = feedback_leaves + warps * v * 256 * 4;
     forward_sums = forward_leaves + warps * group_heads * kForwardColumns * 4;
@@ -113,6 +121,10 @@ struct BlockLayout {
 template <int V, int GC>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     DecodeAttentionKernel(AttentionParams p, AttentionShape shape) {
+  constexpr int kHelperRegisters = 64, kMergeRegisters = 144, kFeedbackRegisters = V == 8 ? 176 : 152,
+                kForwardRegisters = V == 8 ? 128 : 152;
+  static_assert((kHelperRegisters + kMergeRegisters + kFeedbackRegisters + kForwardRegisters) * 128 == 65536);
+  using ForwardItems = Forward<GC, V == 8 ? 2 : 4>;
   extern __shared__ __align__(128) char memory[];
   __shared__ EngineControl controls[2];
   __shared__ float2 feedback_sums[kMaxLeaves];
@@ -121,6 +133,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   if (threadIdx.x == 0) {
     for (EngineControl& control : controls) {
       control.queue.Init(warps + 1);
+      control.handover.Init(warps, kMergeWarps);
       for (int i = 0; i < kMaxSlots; ++i) {
         control.full[i].Init(kFullArrivals);
         control.empty[i].Init(kWarpArrivals);
@@ -129,43 +142,43 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
     FenceBarrierInit();
   }
   __syncthreads();
-  const Engine feedback{&controls[0],
-                        memory + layout.feedback_ring,
-                        reinterpret_cast<float*>(memory + layout.feedback_leaves),
-                        feedback_sums,
-                        shape.feedback_slots,
-                        warps,
-                        1};
+  const Engine feedback{
+      &controls[0],  memory + layout.feedback_ring, reinterpret_cast<float*>(memory + layout.feedback_leaves),
+      feedback_sums, shape.feedback_slots,          warps};
   const Engine forward{&controls[1],
                        memory + layout.forward_ring,
                        reinterpret_cast<float*>(memory + layout.forward_leaves),
                        reinterpret_cast<float2*>(memory + layout.forward_sums),
                        shape.forward_slots,
-                       warps,
-                       2};
+                       warps};
   // With few items, feedback and forward go to different multiprocessors.
   const int first = blockIdx.x, first_forward = gridDim.x - 1 - blockIdx.x;
-  if (warp >= 2 * warps) {
-    GiveRegisters();
+  if (warp >= 2 * warps + kHelperWarps) {
+    SetRegisters<kMergeRegisters>();
+    MergeItems<Feedback<V>, ForwardItems>(p, shape, feedback, forward, warp - 2 * warps - kHelperWarps);
+  } else if (warp >= 2 * warps) {
+    SetRegisters<kHelperRegisters>();
     switch (warp - 2 * warps) {
       case 0:
         return CopyItems<Feedback<V>>(p, feedback);
       case 1:
-        return CopyItems<Forward<GC>>(p, forward);
+        return CopyItems<ForwardItems>(p, forward);
       case 2:
         return DealItems<Feedback<V>>(p, shape, feedback, first, p.next_item);
       default:
-        return DealItems<Forward<GC>>(p, shape, forward, first_forward, p.next_item + 1);
+        return DealItems<ForwardItems>(p, shape, forward, first_forward, p.next_item + 1);
     }
-  }
-  TakeRegisters();
-  PdlWait();
-  PdlTrigger();
-  if (warp < warps) {
+  } else if (warp < warps) {
+    SetRegisters<kFeedbackRegisters>();
+    PdlWait();
+    PdlTrigger();
     ClearEmptyRows(p, threadIdx.x, warps * 32);
-    ComputeItems<Feedback<V>>(p, shape, feedback, warp);
+    ComputeItems<Feedback<V>>(p, feedback, warp);
   } else {
-    ComputeItems<Forward<GC>>(p, shape, forward, warp - warps);
+    SetRegisters<kForwardRegisters>();
+    PdlWait();
+    PdlTrigger();
+    ComputeItems<ForwardItems>(p, forward, warp - warps);
   }
 }
 
@@ -176,8 +189,8 @@ cudaError_t Launch(const AttentionParams& params, const AttentionShape& shape, i
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
   if (error != cudaSuccess) return error;
-  return LaunchKernel(kernel, dim3(multiprocessors), dim3(2 * (shape.warps + kHelperWarps) * 32),
-                      shape.shared_bytes, context.dependent, context.stream, params, shape);
+  return LaunchKernel(kernel, dim3(multiprocessors), dim3(ThreadsOf(shape.warps)), shape.shared_bytes,
+                      context.dependent, context.stream, params, shape);
 }
 
 template <int V>
@@ -200,7 +213,8 @@ AttentionShape PlanAttention(int32_t width, int32_t heads, int32_t kv_heads, boo
   const int32_t column_chunks = (kv + kForwardColumns - 1) / kForwardColumns;
   shape.forward_chunks = column_chunks * ((group + shape.group_heads - 1) / shape.group_heads);
   const int32_t forward = shape.group_heads * kForwardColumns;
-  const int32_t floats = std::max(width + 2 * kLevels, forward + 2 * kLevels * (forward / d));
+  const int32_t floats = std::max(width + 2 * kLevels * ((width + kSumColumns - 1) / kSumColumns),
+                                  forward + 2 * kLevels * (forward / d));
   shape.partial_floats = (floats + 3) / 4 * 4;
   // The deepest rings that fit; fewer warps where even the shallowest do not.
   constexpr int64_t kStatic = 2 * sizeof(EngineControl) + 256;

@@ -10,11 +10,12 @@ namespace sessa::cuda {
 
 template <int V>
 struct Feedback {
-  static constexpr bool kInclusive = false;        // the strict past
-  static constexpr int kTokens = 16 / V;           // of a slot: 8 KB of kb and 8 KB of s
-  static constexpr int kOpenTokens = kTokens / 2;  // in the reader's own block, where s is float32
-  static constexpr int kValues = 8192;             // byte of a slot where s begins
-  static constexpr int kSlotBytes = 16384;
+  static constexpr bool kInclusive = false;                // the strict past
+  static constexpr int kTokens = V < 8 ? 16 / V : 1;       // of a slot: up to 8 KB of kb and 8 KB of s
+  static constexpr int kOpenTokens = (kTokens + 1) / 2;    // in the reader's own block, where s is float32
+  static constexpr int kStep = kTokens < 2 ? kTokens : 2;  // tokens that are added together
+  static constexpr int kValues = kTokens * V * 512;        // byte of a slot where s begins
+  static constexpr int kSlotBytes = kValues + kOpenTokens * V * 1024;
 
   static __device__ __forceinline__ int Columns(const AttentionParams& p) { return p.state.width; }
   static __device__ __forceinline__ int HeadColumns(const AttentionParams& p) { return p.state.width; }
@@ -39,8 +40,8 @@ struct Feedback {
     fill.End();
   }
 
-  // Adds a slot's first `count` tokens, U at a time. (Small code matters here: a step of one row runs each
-  // instruction but a few times, and waits for it to be fetched.)
+  // Adds a slot's first `count` tokens, U at a time. Small code matters here: the loops of both attentions
+  // share a cache of instructions.
   template <int U, bool kOpen>
   static __device__ __forceinline__ void AddTokens(const float (&q)[V * 8], const char* slot, int width,
                                                    int count, Softmax<V * 8>& leaf) {
@@ -74,7 +75,7 @@ struct Feedback {
       float max = leaf.max;
 #pragma unroll
       for (int u = 0; u < U; ++u) max = fmaxf(max, score[u]);  // beyond the end: the last token's, again
-      leaf.Raise(max);
+      if (max > leaf.max) leaf.Raise(max);
 #pragma unroll
       for (int u = 0; u < U; ++u) {
         const float weight = first + u < count ? Exp2(score[u] - leaf.max) : 0.0f;
@@ -95,9 +96,10 @@ struct Feedback {
     }
   }
 
-  // Computes leaf `leaf` of the item's unit and leaves it in place `at` of the engine's leaves.
+  // Computes leaf `leaf` of the item's unit and leaves it in place `at` of the engine's leaves, once what was
+  // there is merged. `n`: items of the engine before this one.
   static __device__ __forceinline__ void Leaf(const AttentionParams& p, const Engine& engine,
-                                              const AttentionItem& item, int leaf, int at, int step,
+                                              const AttentionItem& item, int n, int leaf, int at, int step,
                                               RingPlace& place) {
     const int lane = threadIdx.x & 31, width = p.state.width;
     const float scale = kLog2E * rsqrtf(static_cast<float>(width));
@@ -120,12 +122,13 @@ struct Feedback {
         if (open) {
           AddTokens<1, true>(q, slot, width, min(count, kOpenTokens), sum);
         } else {
-          AddTokens < kTokens<4 ? kTokens : 4, false>(q, slot, width, min(count, kTokens), sum);
+          AddTokens<kStep, false>(q, slot, width, min(count, kTokens), sum);
         }
         engine.control->empty[place.slot].ArriveAsWarp();
       }
       place.Advance(step, engine.slots);
     });
+    engine.control->handover.AwaitEmpty(n);
     float* to = engine.leaves + at * width;
 #pragma unroll
     for (int i = 0; i < V; ++i) {
@@ -135,6 +138,7 @@ struct Feedback {
     if (lane == 0) engine.leaf_sums[at] = make_float2(sum.max, sum.sum);
   }
 
+  // Four numbers of the result, from `column` on.
   static __device__ __forceinline__ void Output(const AttentionParams& p, const AttentionItem& item,
                                                 int column, float4 value) {
     *reinterpret_cast<float4*>(p.ctx + static_cast<int64_t>(item.row) * p.state.width + column) = value;

@@ -12,10 +12,12 @@ namespace sessa::cuda {
 
 inline constexpr int kForwardColumns = 256;
 
-template <int GC>
+// U: tokens that are added together.
+template <int GC, int U = 4>
 struct Forward {
   static constexpr bool kInclusive = true;  // a row's own token, too
   static constexpr int kTokens = 8;         // of a slot: up to 4 KB of k and 4 KB of v
+  static constexpr int kStep = U;
   static constexpr int kOpenTokens = 0;
   static constexpr int kValues = 4096;  // byte of a slot where v begins
   static constexpr int kSlotBytes = 8192;
@@ -48,60 +50,69 @@ struct Forward {
     fill.End();
   }
 
-  // Adds a slot's `count` tokens. `pitch`: bytes from a token to the next. Lanes beyond the last column
-  // compute nonsense for heads of their own, which nobody reads.
+  // Adds a slot's `count` tokens, U at a time. `pitch`: bytes from a token to the next. Lanes beyond the last
+  // column compute nonsense for heads of their own, which nobody reads.
   static __device__ __forceinline__ void AddTokens(const float (&q)[GC][8], const char* slot, int pitch,
                                                    int d, int count, Softmax<8> (&leaf)[GC]) {
-    constexpr int U = kTokens;
-    const auto load = [&](int u, const char* from, float(&out)[8]) {
-      const char* at = from + min(u, count - 1) * pitch + (threadIdx.x & 31) * 16;
-      UnpackBf16(*reinterpret_cast<const uint4*>(at), out);
-    };
-    float score[U][GC];
-#pragma unroll
-    for (int u = 0; u < U; ++u) {
-      float numbers[8];
-      load(u, slot, numbers);
-#pragma unroll
-      for (int g = 0; g < GC; ++g) {
-        score[u][g] = 0.0f;
-#pragma unroll
-        for (int e = 0; e < 8; ++e) score[u][g] = fmaf(numbers[e], q[g][e], score[u][g]);
-      }
-    }
-#pragma unroll
-    for (int offset = 16; offset > 0; offset >>= 1) {  // over the d / 8 lanes of a head
-      if (offset * 16 > d) continue;
+#pragma unroll 1
+    for (int first = 0; first < count; first += U) {
+      const auto load = [&](int u, const char* from, float(&out)[8]) {
+        const char* at = from + min(first + u, count - 1) * pitch + (threadIdx.x & 31) * 16;
+        UnpackBf16(*reinterpret_cast<const uint4*>(at), out);
+      };
+      float score[U][GC];
 #pragma unroll
       for (int u = 0; u < U; ++u) {
+        float numbers[8];
+        load(u, slot, numbers);
 #pragma unroll
-        for (int g = 0; g < GC; ++g) score[u][g] += __shfl_xor_sync(kWholeWarp, score[u][g], offset);
+        for (int g = 0; g < GC; ++g) {
+          score[u][g] = 0.0f;
+#pragma unroll
+          for (int e = 0; e < 8; ++e) score[u][g] = fmaf(numbers[e], q[g][e], score[u][g]);
+        }
       }
-    }
 #pragma unroll
-    for (int g = 0; g < GC; ++g) {
-      float max = leaf[g].max;
+      for (int offset = 16; offset > 0; offset >>= 1) {  // over the d / 8 lanes of a head
+        if (offset * 16 > d) continue;
 #pragma unroll
-      for (int u = 0; u < U; ++u) max = fmaxf(max, score[u][g]);
-      leaf[g].Raise(max);
-    }
+        for (int u = 0; u < U; ++u) {
 #pragma unroll
-    for (int u = 0; u < U; ++u) {
-      float numbers[8];
-      load(u, slot + kValues, numbers);
+          for (int g = 0; g < GC; ++g) score[u][g] += __shfl_xor_sync(kWholeWarp, score[u][g], offset);
+        }
+      }
+      float max[GC];
+      bool raises = false;
 #pragma unroll
       for (int g = 0; g < GC; ++g) {
-        const float weight = u < count ? Exp2(score[u][g] - leaf[g].max) : 0.0f;
-        leaf[g].sum += weight;
+        max[g] = leaf[g].max;
 #pragma unroll
-        for (int e = 0; e < 8; ++e) leaf[g].acc[e] = fmaf(weight, numbers[e], leaf[g].acc[e]);
+        for (int u = 0; u < U; ++u) max[g] = fmaxf(max[g], score[u][g]);
+        raises = raises || max[g] > leaf[g].max;
+      }
+      if (__any_sync(kWholeWarp, raises)) {
+#pragma unroll
+        for (int g = 0; g < GC; ++g) leaf[g].Raise(max[g]);
+      }
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        float numbers[8];
+        load(u, slot + kValues, numbers);
+#pragma unroll
+        for (int g = 0; g < GC; ++g) {
+          const float weight = first + u < count ? Exp2(score[u][g] - leaf[g].max) : 0.0f;
+          leaf[g].sum += weight;
+#pragma unroll
+          for (int e = 0; e < 8; ++e) leaf[g].acc[e] = fmaf(weight, numbers[e], leaf[g].acc[e]);
+        }
       }
     }
   }
 
-  // Computes leaf `leaf` of the item's unit and leaves it in place `at` of the engine's leaves.
+  // Computes leaf `leaf` of the item's unit and leaves it in place `at` of the engine's leaves, once what was
+  // there is merged. `n`: items of the engine before this one.
   static __device__ __forceinline__ void Leaf(const AttentionParams& p, const Engine& engine,
-                                              const AttentionItem& item, int leaf, int at, int step,
+                                              const AttentionItem& item, int n, int leaf, int at, int step,
                                               RingPlace& place) {
     const int lane = threadIdx.x & 31, d = p.head_width, kv = p.state.kv, group = p.heads / p.kv_heads;
     const int column = item.chunk % ColumnChunks(p) * kForwardColumns + lane * 8;
@@ -131,6 +142,7 @@ struct Forward {
       }
       place.Advance(step, engine.slots);
     });
+    engine.control->handover.AwaitEmpty(n);
 #pragma unroll
     for (int g = 0; g < GC; ++g) {
       const int to = g * kForwardColumns + lane * 8;
@@ -141,6 +153,7 @@ struct Forward {
     }
   }
 
+  // Four numbers of the result, from `column` of the item's accumulator on.
   static __device__ __forceinline__ void Output(const AttentionParams& p, const AttentionItem& item,
                                                 int column, float4 value) {
     const int d = p.head_width, group = p.heads / p.kv_heads;

@@ -16,9 +16,13 @@ struct AttentionItem {
   int first, closed_end, end;  // tokens [first, end); those from closed_end on are read from the open page
   int unit, units;             // of the row
   int leaf_begin, leaf_end;    // leaves of the unit that are this item's: all, or one ("fine")
-  int leaves;                  // of the unit that have tokens
+  int leaves;                  // of the unit that have tokens; 0: no such unit
+  int whole_units;             // so many of the row come in whole runs
   int chunk;                   // forward: columns and query heads (decode_forward.cuh)
   int slot, slot_stride;       // of the unit's result among the partials; from a unit to the row's next
+
+  // The units of the item's run come here one after the other.
+  __device__ __forceinline__ bool InWholeRun() const { return unit < whole_units; }
 };
 
 // Items on their way from the warp that deals them to those that copy and compute.
@@ -37,12 +41,42 @@ struct ItemQueue {
   }
 };
 
+// The leaves of one item on their way from the warps that compute to those that merge (decode_merge.cuh).
+struct Handover {
+  AttentionItem item;
+  CopyBarrier full, empty;
+
+  __device__ __forceinline__ void Init(int writers, int readers) {  // warps
+    full.Init(writers * kWarpArrivals);
+    empty.Init(readers * kWarpArrivals);
+  }
+  // Computing warps, for the `n`th item: until the leaves of the one before may be overwritten.
+  __device__ __forceinline__ void AwaitEmpty(int n) { empty.Wait((n & 1) ^ 1); }
+  // Computing warps, all lanes: this warp's leaf is written. The first of them writes the item.
+  __device__ __forceinline__ void Post(const AttentionItem& next, bool first) {
+    if (first && (threadIdx.x & 31) == 0) item = next;
+    full.ArriveAsWarp();
+  }
+  // Merging warps: whether leaves are there. Does not wait: another engine's may be.
+  __device__ __forceinline__ bool Arrived(uint32_t parity) {
+    uint32_t passed;
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+        : "=r"(passed)
+        : "r"(SharedAddress(&full.bits)), "r"(parity)
+        : "memory");
+    return __all_sync(kWholeWarp, passed != 0);
+  }
+  // Merging warps, all lanes: this warp needs the leaves no more.
+  __device__ __forceinline__ void Release() { empty.ArriveAsWarp(); }
+};
+
 // One attention's part of a block of threads: `warps` that compute, one that copies state for them and one
 // that looks up what comes next.
 struct EngineControl {
   CopyBarrier full[kMaxSlots], empty[kMaxSlots];
   ItemQueue queue;
-  int last;  // whether this block of threads was the last to arrive (decode_merge.cuh)
+  Handover handover;
 };
 struct Engine {
   EngineControl* control;
@@ -50,7 +84,6 @@ struct Engine {
   float* leaves;      // [leaf][column] accumulators
   float2* leaf_sums;  // [leaf][head] maximum and sum
   int slots, warps;   // slots are a multiple of warps
-  int barrier;        // id of the named barrier of its computing warps
 };
 
 // The row of unit `unit` of all; first_of[r] is the first unit of row r. A whole warp searches.
@@ -90,39 +123,56 @@ __device__ __forceinline__ int CountLeaves(const AttentionItem& item, int warps)
   return min(warps, kOpen > 0 ? max(closed, (open + kOpen - 1) / max(kOpen, 1)) : closed);
 }
 
-// Units of all rows, times what each is cut into.
+// What is dealt: the runs that are items as a whole, then units, or leaves, of the others.
 template <typename Kind>
-__device__ __forceinline__ int CountItems(const AttentionParams& p, const AttentionShape& shape) {
-  const int units = (Kind::kInclusive ? p.forward_first : p.feedback_first)[p.row_count];
-  return units * (Kind::kInclusive ? shape.forward_chunks : 1) * (p.header->fine ? shape.warps : 1);
-}
+struct Deal {
+  const int32_t* first_of;  // runs
+  int runs, whole, chunks, slots, items;
 
+  __device__ __forceinline__ Deal(const AttentionParams& p, const AttentionShape& shape) {
+    const bool fine = p.header->fine != 0;
+    first_of = Kind::kInclusive ? p.forward_runs : p.feedback_runs;
+    runs = first_of[p.row_count];
+    whole = fine ? 0 : p.header->whole_runs[Kind::kInclusive ? 1 : 0];
+    chunks = Kind::kInclusive ? shape.forward_chunks : 1;
+    slots = fine ? shape.warps : 1;
+    items = (whole + (runs - whole) * kRunUnits * slots) * chunks;
+  }
+};
+
+// What number `index` of what is dealt begins with; or, `ahead` > 0, what comes so many units after that.
 template <typename Kind>
 __device__ __forceinline__ AttentionItem FindItem(const AttentionParams& p, const AttentionShape& shape,
-                                                  int index) {
-  const bool fine = p.header->fine != 0;
-  const int chunks = Kind::kInclusive ? shape.forward_chunks : 1, slots = fine ? shape.warps : 1;
-  const int32_t* first_of = Kind::kInclusive ? p.forward_first : p.feedback_first;
-  const int in_all = index / slots, unit_in_all = in_all / chunks;
+                                                  const Deal<Kind>& deal, int index, int ahead) {
   AttentionItem item;
-  item.row = RowOf(first_of, p.row_count, unit_in_all);
+  int run = index / deal.chunks, in_run = ahead, leaf = 0;
+  item.chunk = index % deal.chunks;
+  if (index >= deal.whole * deal.chunks) {
+    const int rest = index - deal.whole * deal.chunks, unit = rest / deal.slots / deal.chunks;
+    leaf = rest % deal.slots;
+    item.chunk = rest / deal.slots % deal.chunks;
+    run = deal.whole + unit / kRunUnits;
+    in_run = unit % kRunUnits;
+  }
+  item.row = RowOf(deal.first_of, p.row_count, run);
   const RowMeta meta = p.rows[item.row];
   const int tokens = meta.position + (Kind::kInclusive ? 1 : 0), length = UnitTokens(tokens);
   item.position = meta.position;
   item.page_begin = meta.page_begin;
   item.open_page = meta.open_page;
-  item.unit = unit_in_all - first_of[item.row];
-  item.units = first_of[item.row + 1] - first_of[item.row];
+  item.unit = (run - deal.first_of[item.row]) * kRunUnits + in_run;
+  item.units = UnitsOf(tokens);
+  item.whole_units = min(max(deal.whole - deal.first_of[item.row], 0) * kRunUnits, item.units);
   item.first = item.unit * length;
   item.end = min(tokens, item.first + length);
   const int own_block = meta.position / kBlockTokens * kBlockTokens;
   item.closed_end = Kind::kInclusive ? item.end : min(max(own_block, item.first), item.end);
-  item.leaf_begin = fine ? index % slots : 0;
-  item.leaf_end = fine ? item.leaf_begin + 1 : shape.warps;
-  item.leaves = CountLeaves<Kind::kTokens, Kind::kOpenTokens>(item, shape.warps);
-  item.chunk = in_all % chunks;
-  item.slot = ((Kind::kInclusive ? p.feedback_first[p.row_count] : 0) + in_all) * slots;
-  item.slot_stride = chunks * slots;
+  item.leaf_begin = leaf;
+  item.leaf_end = deal.slots > 1 ? leaf + 1 : shape.warps;
+  item.leaves = item.unit < item.units ? CountLeaves<Kind::kTokens, Kind::kOpenTokens>(item, shape.warps) : 0;
+  const int before = Kind::kInclusive ? p.feedback_runs[p.row_count] * kRunUnits : 0;
+  item.slot = (before + (run * kRunUnits + in_run) * deal.chunks + item.chunk) * deal.slots;
+  item.slot_stride = deal.chunks * deal.slots;
   return item;
 }
 
@@ -130,27 +180,31 @@ __device__ __forceinline__ AttentionItem FindItem(const AttentionParams& p, cons
 template <typename Kind>
 __device__ __forceinline__ void DealItems(const AttentionParams& p, const AttentionShape& shape,
                                           const Engine& engine, int first, int32_t* next_item) {
-  const int lane = threadIdx.x & 31, items = CountItems<Kind>(p, shape);
+  const int lane = threadIdx.x & 31;
+  const Deal<Kind> deal(p, shape);
   ItemQueue& queue = engine.control->queue;
-  int index = first;
+  int index = first, ahead = 0, left = 1;  // units of the number last dealt
   for (int n = 0;; ++n) {
     const int entry = n % ItemQueue::kDepth;
     queue.empty[entry].Wait((n / ItemQueue::kDepth & 1) ^ 1);
-    if (n > 0) {
+    if (left == 0) {
       int dealt = 0;
       if (lane == 0) {
-        dealt = atomicAdd(next_item, 1);         // in all, once for each item
-        if (dealt == items - 1) *next_item = 0;  // for the next launch
+        dealt = atomicAdd(next_item, 1);              // in all, once for each item
+        if (dealt == deal.items - 1) *next_item = 0;  // for the next launch
       }
       index = static_cast<int>(gridDim.x) + __shfl_sync(kWholeWarp, dealt, 0);
+      ahead = 0;
     }
     AttentionItem item;
     item.row = -1;
-    if (index < items) {
-      item = FindItem<Kind>(p, shape, index);
+    if (index < deal.items) {
+      item = FindItem<Kind>(p, shape, deal, index, ahead);
       if (item.first + lane * kBlockTokens < item.end) {
         queue.pages[entry][lane] = p.pages[item.page_begin + item.first / kBlockTokens + lane];
       }
+      ++ahead;
+      left = item.InWholeRun() ? min(kRunUnits - ahead, item.units - item.unit - 1) : 0;
     }
     if (lane == 0) queue.items[entry] = item;
     queue.full[entry].ArriveAsWarp();

@@ -45,9 +45,4 @@ struct RingPlace {
   }
 };
 
-// Barrier `id` among `threads` threads of the block.
-__device__ __forceinline__ void SomeThreads(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 }  // namespace sessa::cuda

@@ -50,9 +50,8 @@ struct Softmax {
 #pragma unroll
     for (int i = 0; i < N; ++i) acc[i] = 0.0f;
   }
-  // Makes room for scores up to new_max.
+  // Makes room for scores up to new_max >= max. Changes nothing if that is max itself.
   __device__ __forceinline__ void Raise(float new_max) {
-    if (new_max <= max) return;
     const float factor = Exp2(max - new_max);
     sum *= factor;
 #pragma unroll

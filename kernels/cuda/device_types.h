@@ -18,9 +18,10 @@ struct RowMeta {
 
 // How the decode rows' attention is cut up.
 struct DecodeHeader {
-  int32_t fine;  // 1: an item is a leaf; 0: a unit (attention_schedule.h)
+  int32_t fine;    // 1: an item is a leaf; 0: a unit (attention_schedule.h)
   uint32_t epoch;  // of the step, for the few-rows kernel (few_rows.h)
-  int32_t unused[2];
+  // Of either attention's runs the first ones are items as a whole (feedback, forward).
+  int32_t whole_runs[2];
 };
 
 enum class OutputMode : int32_t {

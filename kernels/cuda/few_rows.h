@@ -45,7 +45,7 @@ struct FewRowsMail {
 struct FewRowsTables {
   RowMeta rows[kFewRows];  // the live ones first
   int32_t output_rows[kFewRows];
-  int32_t feedback_first[kFewRows + 1];  // units of the rows, as AttentionParams
+  int32_t feedback_first[kFewRows + 1];  // units of the rows, running
   int32_t forward_first[kFewRows + 1];
   uint32_t epoch;  // it and the layer_count numbers after it are new since the mailboxes were zero
   int32_t pages[kFewPages];

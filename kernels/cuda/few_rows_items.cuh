@@ -10,8 +10,8 @@ namespace sessa::cuda {
 
 // Tokens between two raises of a leaf's maximum, as decode_feedback.cuh and decode_forward.cuh raise it.
 template <int V>
-inline constexpr int kClosedStep = Feedback<V>::kTokens < 4 ? Feedback<V>::kTokens : 4;
-inline constexpr int kOpenStep = 1, kForwardStep = Forward<1>::kTokens;
+inline constexpr int kClosedStep = Feedback<V>::kStep;
+inline constexpr int kOpenStep = 1, kForwardStep = Forward<1>::kStep;
 
 // Some of a leaf's tokens: `count` from its number `from` on, of those in the reader's own block ("open") or
 // of the others.

@@ -59,22 +59,25 @@ __device__ __forceinline__ void AwaitItems(const FewRowsParams& p, int feedback_
   }
 }
 
-// acc = sum_i acc_i 2^(m_i - M), l = sum_i l_i 2^(m_i - M) with M = max_i m_i, over `count` parts: every
-// `stride`th item from `first` on. `sums`: (m_i, l_i) of item j at sums[j * sums_stride]. Column c of the sum
-// replaces that of the first part. Returns (M, l).
+// The sum of `count` parts: every `stride`th item from `first` on, each relative to its maximum. `sums`:
+// (maximum, sum) of item j at sums[j * sums_stride]. `of_all`: with the maximum of all parts, else with that
+// of those so far. Column c of the sum replaces that of the first part. Returns (maximum, sum).
 __device__ __forceinline__ float2 MergeGroup(MergeMemory& memory, const float2* sums, int sums_stride,
-                                             int first, int stride, int count, int c) {
+                                             int first, int stride, int count, bool of_all, int c) {
   float2 total = make_float2(kNoMaximum, 0.0f);
+  if (of_all) {
 #pragma unroll 4
-  for (int i = 0; i < count; ++i) total.x = fmaxf(total.x, sums[(first + i * stride) * sums_stride].x);
+    for (int i = 0; i < count; ++i) total.x = fmaxf(total.x, sums[(first + i * stride) * sums_stride].x);
+  }
   float acc = 0.0f;
 #pragma unroll 4
   for (int i = 0; i < count; ++i) {
     const int item = first + i * stride;
     const float2 part = sums[item * sums_stride];
-    const float factor = Exp2(part.x - total.x);
-    total.y = __fmaf_rn(part.y, factor, total.y);
-    acc = __fmaf_rn(memory.items[item][c], factor, acc);
+    const float max = fmaxf(total.x, part.x);
+    const float old = Exp2(total.x - max), factor = Exp2(part.x - max);
+    total = make_float2(max, __fmaf_rn(part.y, factor, __fmul_rn(total.y, old)));
+    acc = __fmaf_rn(memory.items[item][c], factor, __fmul_rn(acc, old));
   }
   memory.items[first][c] = acc;
   return total;
@@ -91,8 +94,8 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
   MergeMemory& memory = m.merge;
   AwaitItems(p, feedback_items, forward_items, pass, m);
   SyncComputing();
-  // A thread: one column of the feedback (kind 0) or of the forward attention; of some units, runs, then of a
-  // row.
+  // A thread: one column of the feedback (kind 0) or of the forward attention; of some units, runs, sections,
+  // then of a row.
   const int c = threadIdx.x % kGroup, kind = threadIdx.x / kGroup % 2, slot = threadIdx.x / (2 * kGroup);
   constexpr int kThreadSlots = kFewThreads / (2 * kGroup);
   const int32_t* first_of = kind == 0 ? m.feedback_first : m.forward_first;
@@ -101,30 +104,32 @@ __device__ __forceinline__ void MergeItems(const FewRowsParams& p, const FewRows
   for (int unit = slot; unit < units; unit += kThreadSlots) {
     const int first = base + unit * leaves;
     const auto* sums = reinterpret_cast<const float2*>(&memory.items[0][kGroup]);
-    const float2 total = MergeGroup(memory, sums, (kGroup + 2) / 2, first, 1, leaves, c);
-    if (c == 0) memory.units[first] = total;
+    const float2 total = MergeGroup(memory, sums, (kGroup + 2) / 2, first, 1, leaves, true, c);
+    if (c == 0) memory.sums[0][first] = total;
   }
   SyncComputing();
-  constexpr int kMaxRuns = (kFewUnits + kRunUnits - 1) / kRunUnits;
+  const int most = max(m.feedback_first[pass.rows], m.forward_first[pass.rows]);  // units of a row
+  int level = 0;
 #pragma unroll 1
-  for (int i = slot; i < pass.rows * kMaxRuns; i += kThreadSlots) {
-    const int row = i / kMaxRuns, run_first = first_of[row] + i % kMaxRuns * kRunUnits;
-    const int count = min(first_of[row + 1] - run_first, kRunUnits), first = base + run_first * leaves;
-    if (count <= 0) continue;
-    const float2 total = MergeGroup(memory, memory.units, 1, first, leaves, count, c);
-    if (c == 0) memory.runs[first] = total;
+  for (int span = 1; span < most; span *= kFanIn, level ^= 1) {  // units that a part stands for
+    const int groups = (most + span * kFanIn - 1) / (span * kFanIn);
+#pragma unroll 1
+    for (int i = slot; i < pass.rows * groups; i += kThreadSlots) {
+      const int row = i / groups, unit = first_of[row] + i % groups * span * kFanIn;
+      const int count = min((first_of[row + 1] - unit + span - 1) / span, kFanIn),
+                first = base + unit * leaves;
+      if (count <= 0) continue;
+      const float2 total = MergeGroup(memory, memory.sums[level], 1, first, span * leaves, count, false, c);
+      if (c == 0) memory.sums[level ^ 1][first] = total;
+    }
+    SyncComputing();
   }
-  SyncComputing();
   const int row = slot;
   if (row < pass.rows) {  // whole groups of eight lanes
-    const int runs = (first_of[row + 1] - first_of[row] + kRunUnits - 1) / kRunUnits;
-    float value = 0.0f;  // without a past
-    if (runs > 0) {
+    float value = 0.0f;   // without a past
+    if (first_of[row + 1] > first_of[row]) {
       const int first = base + first_of[row] * leaves;
-      const float2 total =  // a run by itself would stay as it is
-          runs == 1 ? memory.runs[first]
-                    : MergeGroup(memory, memory.runs, 1, first, kRunUnits * leaves, runs, c);
-      value = memory.items[first][c] * (1.0f / total.y);
+      value = memory.items[first][c] * (1.0f / memory.sums[level][first].y);
     }
     if (kind == 0) {
       m.ctx[row][c] = value;

@@ -52,8 +52,7 @@ struct AttentionMemory {
 inline constexpr int kMergeItems = 2 * kFewUnits * kMaxLeaves;
 struct MergeMemory {
   float items[kMergeItems][kGroup + 2];  // accumulator of this block's columns, maximum, sum; feedback first
-  float2 units[kMergeItems];             // maximum, sum; at a unit's first item
-  float2 runs[kMergeItems];              // ... at a run's first item
+  float2 sums[2][kMergeItems];           // maximum, sum; of two levels, at a part's first item
 };
 
 // A leaf (attention_schedule.h).

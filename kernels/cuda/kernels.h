@@ -138,23 +138,23 @@ struct AttentionParams {
   const RowMeta* rows;
   const int32_t* pages;
   const DecodeHeader* header;
-  const int32_t* feedback_first;  // (row_count + 1) units of the rows (attention_schedule.h), running
-  const int32_t* forward_first;   // (row_count + 1)
-  const float* q;                 // (rows, D)
-  const float* qb;                // (rows, D)
-  void* o_bf16;                   // (rows, K), or null
-  float* o;                       // (rows, D), or null
-  float* ctx;                     // (rows, D)
-  float* partials;                // results of units or leaves; AttentionShape::partial_floats each
-  int32_t* arrivals;              // AttentionShape::kCounters for each of them; 0 between launches
-  int32_t* next_item;             // (2) counters; 0 between launches
+  const int32_t* feedback_runs;  // (row_count + 1) runs of the rows (attention_schedule.h), running
+  const int32_t* forward_runs;   // (row_count + 1)
+  const float* q;                // (rows, D)
+  const float* qb;               // (rows, D)
+  void* o_bf16;                  // (rows, K), or null
+  float* o;                      // (rows, D), or null
+  float* ctx;                    // (rows, D)
+  float* partials;               // results of runs, units or leaves; AttentionShape::partial_floats each
+  int32_t* arrivals;             // AttentionShape::kCounters for each of them; 0 between launches
+  int32_t* next_item;            // (2) counters; 0 between launches
   LayerState state;
   int32_t row_count, pitch;
   int32_t heads, kv_heads, head_width;
 };
 // What the split-KV kernel needs for a shape and a card.
 struct AttentionShape {
-  static constexpr int32_t kCounters = 3;
+  static constexpr int32_t kCounters = 24;
 
   bool fast = false;           // else LaunchGenericAttention
   int32_t group_heads = 1;     // query heads of one key head that an item covers

@@ -63,15 +63,17 @@ RowMeta MetaOf(const StepBatch& batch, const Segment& segment, int32_t i) {
   return meta;
 }
 
-// Units of each row's attentions, running; rows beyond `count` have none.
-void Schedule(const RowMeta* rows, int32_t count, int32_t bucket, int32_t fine_limit, DecodeHeader* header,
-              int32_t* feedback_first, int32_t* forward_first) {
-  feedback_first[0] = forward_first[0] = 0;
+// Units and runs of each row's attention, running; rows beyond `count` have none. Returns how many runs
+// should be items as a whole: towards the end units are, so that all multiprocessors end together.
+int32_t Schedule(const RowMeta* rows, int32_t count, int32_t bucket, bool inclusive, int32_t multiprocessors,
+                 int32_t* first_unit, int32_t* first_run) {
+  first_unit[0] = first_run[0] = 0;
   for (int32_t r = 0; r < bucket; ++r) {
-    feedback_first[r + 1] = feedback_first[r] + (r < count ? UnitsOf(rows[r].position) : 0);
-    forward_first[r + 1] = forward_first[r] + (r < count ? UnitsOf(rows[r].position + 1) : 0);
+    const int32_t units = r < count ? UnitsOf(rows[r].position + (inclusive ? 1 : 0)) : 0;
+    first_unit[r + 1] = first_unit[r] + units;
+    first_run[r + 1] = first_run[r] + RunsOf(units);
   }
-  header->fine = forward_first[bucket] <= fine_limit ? 1 : 0;
+  return std::max(first_run[bucket] - multiprocessors / kRunUnits, 0);
 }
 
 }  // namespace
@@ -82,7 +84,9 @@ TableLayout::TableLayout(int32_t max_segments) {
   decode_outputs = decode_rows + AlignUp(segments * sizeof(RowMeta));
   feedback_first = decode_outputs + AlignUp(segments * sizeof(OutputMeta));
   forward_first = feedback_first + AlignUp((segments + 1) * sizeof(int32_t));
-  pages = forward_first + AlignUp((segments + 1) * sizeof(int32_t));
+  feedback_runs = forward_first + AlignUp((segments + 1) * sizeof(int32_t));
+  forward_runs = feedback_runs + AlignUp((segments + 1) * sizeof(int32_t));
+  pages = forward_runs + AlignUp((segments + 1) * sizeof(int32_t));
 }
 
 int32_t BucketOf(int32_t rows) {
@@ -100,7 +104,7 @@ int64_t TableBytes(const StepBatch& batch, int32_t max_segments) {
 }
 
 StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratch_page,
-                     PageId scratch_open_page, int32_t fine_limit, void* tables) {
+                     PageId scratch_open_page, int32_t multiprocessors, void* tables) {
   const Split split = SplitOf(batch);
   StepPlan plan{TableLayout(max_segments)};
   plan.decode_rows = split.decode_rows;
@@ -129,10 +133,14 @@ StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratc
   padding.page_begin = static_cast<int32_t>(page_count);
   padding.open_page = scratch_open_page;
   std::fill(decode + plan.decode_rows, decode + plan.row_bucket, padding);
-  Schedule(decode, plan.decode_rows, plan.row_bucket, fine_limit, reinterpret_cast<DecodeHeader*>(base),
-           reinterpret_cast<int32_t*>(base + layout.feedback_first),
-           reinterpret_cast<int32_t*>(base + layout.forward_first));
-  plan.attention_units = reinterpret_cast<const int32_t*>(base + layout.forward_first)[plan.row_bucket];
+  auto* header = reinterpret_cast<DecodeHeader*>(base);
+  const auto table = [&](int64_t at) { return reinterpret_cast<int32_t*>(base + at); };
+  header->whole_runs[0] = Schedule(decode, plan.decode_rows, plan.row_bucket, false, multiprocessors,
+                                   table(layout.feedback_first), table(layout.feedback_runs));
+  header->whole_runs[1] = Schedule(decode, plan.decode_rows, plan.row_bucket, true, multiprocessors,
+                                   table(layout.forward_first), table(layout.forward_runs));
+  plan.attention_units = table(layout.forward_first)[plan.row_bucket];
+  header->fine = plan.attention_units <= multiprocessors / kMaxLeaves ? 1 : 0;
 
   auto* rows = reinterpret_cast<RowMeta*>(base + layout.prefill_rows);
   for (size_t s = split.decode_segments; s < batch.segments.size(); ++s) {

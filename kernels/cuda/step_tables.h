@@ -16,8 +16,10 @@ struct TableLayout {
   int64_t header = 0;           // DecodeHeader
   int64_t decode_rows = 0;      // RowMeta (max_segments)
   int64_t decode_outputs = 0;   // OutputMeta (max_segments)
-  int64_t feedback_first = 0;   // int32 (max_segments + 1)
+  int64_t feedback_first = 0;   // int32 (max_segments + 1): units of the rows, running
   int64_t forward_first = 0;    // int32 (max_segments + 1)
+  int64_t feedback_runs = 0;    // int32 (max_segments + 1): runs of the rows, running
+  int64_t forward_runs = 0;     // int32 (max_segments + 1)
   int64_t pages = 0;            // int32, page tables of all segments and the scratch page
   int64_t prefill_rows = 0;     // RowMeta; of this step
   int64_t prefill_outputs = 0;  // OutputMeta; of all outputs of this step
@@ -44,8 +46,8 @@ int32_t BucketOf(int32_t rows);
 int64_t TableBytes(const StepBatch& batch, int32_t max_segments);
 
 // Fills `tables` (TableBytes bytes). `scratch_page` and `scratch_open_page` are where padded rows write.
-// `fine_limit`: batches of at most so many units of attention are cut into leaves (attention_schedule.h).
+// `multiprocessors`: of the card, to which attention is dealt (attention_schedule.h).
 StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratch_page,
-                     PageId scratch_open_page, int32_t fine_limit, void* tables);
+                     PageId scratch_open_page, int32_t multiprocessors, void* tables);
 
 }  // namespace sessa::cuda
