@@ -65,7 +65,11 @@ struct Handover {
         : "=r"(passed)
         : "r"(SharedAddress(&full.bits)), "r"(parity)
         : "memory");
-    return __all_sync(kWholeWarp, passed != 0);
+    if (!__all_sync(kWholeWarp, passed != 0)) return false;
+#if SESSA_RACECHECK
+    full.Wait(parity);  // racecheck seems to lose what a warp that polls two barriers by turns has seen
+#endif
+    return true;
   }
   // Merging warps, all lanes: this warp needs the leaves no more.
   __device__ __forceinline__ void Release() { empty.ArriveAsWarp(); }
