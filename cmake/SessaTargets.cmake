@@ -28,6 +28,8 @@ endif()
 
 add_library(sessa_options INTERFACE)
 target_include_directories(sessa_options INTERFACE ${CMAKE_SOURCE_DIR})
+# Flags and failed checks name files from the root of the sources on.
+target_compile_options(sessa_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=>)
 # No fused multiply-add behind our back: results must not depend on how the compiler groups a sum.
 target_compile_options(sessa_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-sign-compare -Wno-missing-field-initializers -ffp-contract=off -fno-math-errno>)

@@ -64,7 +64,8 @@ RowMeta MetaOf(const StepBatch& batch, const Segment& segment, int32_t i) {
 }
 
 // Units and runs of each row's attention, running; rows beyond `count` have none. Returns how many runs
-// should be items as a whole: towards the end units are, so that all multiprocessors end together.
+// should be items as a whole: towards the end units are, so that all multiprocessors end together. None where
+// there are too few units for that: whoever had a run would end last.
 int32_t Schedule(const RowMeta* rows, int32_t count, int32_t bucket, bool inclusive, int32_t multiprocessors,
                  int32_t* first_unit, int32_t* first_run) {
   first_unit[0] = first_run[0] = 0;
@@ -73,6 +74,7 @@ int32_t Schedule(const RowMeta* rows, int32_t count, int32_t bucket, bool inclus
     first_unit[r + 1] = first_unit[r] + units;
     first_run[r + 1] = first_run[r] + RunsOf(units);
   }
+  if (2 * first_unit[bucket] < 5 * multiprocessors) return 0;
   return std::max(first_run[bucket] - multiprocessors / kRunUnits, 0);
 }
 
