@@ -1,7 +1,7 @@
 // Copies from global to shared memory, and the barriers at which they arrive. From sm_90 on the copy engine
 // makes them, before that cp.async, 16 bytes a lane.
 //
-// racecheck sees neither arrive, and does not connect the lanes of a warp of which one arrives for all. In a
+// racecheck sees neither arrive, and may not connect the lanes of a warp of which one arrives for all. In a
 // build for it (SESSA_CUDA_RACECHECK) copies are plain loads and stores and each lane arrives for itself: the
 // same bytes at the same barriers, so that what it can check is who waits for whom.
 #pragma once
