@@ -64,8 +64,10 @@ void Engine::AddIdle() {
     if (pages <= 0 && open_pages <= 0) return;
     const PageTable& table = session->sequence.table;
     PlanIdle idle;
-    for (PageId page : table.pages())
-      idle.pages += !shares_pages_ || arena_.refs(PageKind::kState, page) == 1;
+    idle.pages = static_cast<int32_t>(table.pages().size());
+    if (shares_pages_) {
+      for (PageId page : table.pages()) idle.pages -= arena_.refs(PageKind::kState, page) > 1;
+    }
     idle.open_page = table.open_page() >= 0 && arena_.refs(PageKind::kOpen, table.open_page()) == 1;
     idle.shares = idle.pages < static_cast<int32_t>(table.pages().size());
     plan_input_.idle.push_back(idle);

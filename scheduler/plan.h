@@ -68,15 +68,14 @@ struct StepPlan {
 };
 
 // - Every runnable resident that misses one token is in the step; the rest of max_rows goes to prefill (at
-// most
-//   max_prefill_rows of it beside decodes), in chunks, by priority and aging, then to the principal that was
-//   served least, then by arrival.
-// - A waiting sequence is admitted in the same order, when it has a place and all of its pages; the first
-// that
-//   does not fit holds back those behind it, so that a long one is not starved by short ones.
+//   most max_prefill_rows of it beside decodes), in chunks, by priority and aging, then to the principal that
+//   was served least, then by arrival.
+// - A waiting sequence is admitted in the same order, when it has a place and all of its pages; the first one
+//   that does not fit holds back those behind it, so that a long one is not starved by short ones.
 // - Pages come from the free list, then from idle sessions (least recently used first), then from waiting
 //   sequences (lowest rank first), then from residents: of lower rank where a resident needs a page to go on,
-//   of lower priority where a waiting one wants in.
+//   of lower priority where a waiting one wants in; where a resident, or the first to be one, still lacks
+//   some, from idle sessions that share theirs.
 // - A sequence whose deadline has passed gets nothing.
 // Keeps the memory of `plan`.
 void Plan(const PlanInput& input, StepPlan* plan);

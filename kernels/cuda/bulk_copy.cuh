@@ -34,19 +34,29 @@ struct CopyBarrier {
   __device__ __forceinline__ void Arrive() {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(&bits)) : "memory");
   }
-  __device__ __forceinline__ bool Passed(uint32_t parity) {
+  // Whether the phase has passed by now; does not wait.
+  __device__ __forceinline__ bool Test(uint32_t parity) {
     uint32_t passed;
-#if SESSA_BULK_COPIES
-    asm volatile(
-        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-#else
     asm volatile(
         "{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-#endif
         : "=r"(passed)
         : "r"(SharedAddress(&bits)), "r"(parity)
         : "memory");
     return passed != 0;
+  }
+  // The same, but may wait for it a while where the hardware can.
+  __device__ __forceinline__ bool Passed(uint32_t parity) {
+#if SESSA_BULK_COPIES
+    uint32_t passed;
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+        : "=r"(passed)
+        : "r"(SharedAddress(&bits)), "r"(parity)
+        : "memory");
+    return passed != 0;
+#else
+    return Test(parity);
+#endif
   }
   __device__ __forceinline__ void Wait(uint32_t parity) {
     while (!Passed(parity)) {

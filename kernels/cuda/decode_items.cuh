@@ -59,13 +59,7 @@ struct Handover {
   }
   // Merging warps: whether leaves are there. Does not wait: another engine's may be.
   __device__ __forceinline__ bool Arrived(uint32_t parity) {
-    uint32_t passed;
-    asm volatile(
-        "{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-        : "=r"(passed)
-        : "r"(SharedAddress(&full.bits)), "r"(parity)
-        : "memory");
-    if (!__all_sync(kWholeWarp, passed != 0)) return false;
+    if (!__all_sync(kWholeWarp, full.Test(parity))) return false;
 #if SESSA_RACECHECK
     full.Wait(parity);  // racecheck seems to lose what a warp that polls two barriers by turns has seen
 #endif
