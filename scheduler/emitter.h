@@ -1,10 +1,11 @@
 // The emitter thread: turns the engine's tokens into the events of a turn.
 //
 // The engine posts what a step gave in one batch. The emitter makes text of tokens, looks for stop strings
-// and calls the sinks. A round takes all the steps that have gathered and gives a sink one delta for them, so an
-// emitter that is behind does fewer and larger calls. A turn with stop strings ends in two strokes: the engine says that there are no more
-// tokens (EndOfTokens), the emitter answers where the text really ended (a TextVerdict, which it gives at
-// once where a stop string appears), the engine cuts the session there, frees it and posts the end.
+// and calls the sinks. A round takes all the steps that have gathered and gives a sink one delta for them, so
+// an emitter that is behind does fewer and larger calls. A turn with stop strings ends in two strokes: the
+// engine says that there are no more tokens (EndOfTokens), the emitter answers where the text really ended (a
+// TextVerdict, which it gives at once where a stop string appears), the engine cuts the session there, frees
+// it and posts the end.
 #pragma once
 
 #include <atomic>
@@ -130,7 +131,7 @@ class Emitter {
   const Clock* const clock_;
   std::function<void(TextVerdict)> on_verdict_;
   Inbox<EmitterBatch> inbox_;
-  std::vector<EmitterBatch> batches_;                      // emitter thread
+  std::vector<EmitterBatch> batches_;                     // emitter thread
   std::vector<std::pair<TurnStream*, int32_t>> pending_;  // samples with a pending delta; emitter thread
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> generated_tokens_{0};

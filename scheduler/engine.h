@@ -49,8 +49,7 @@ class Engine {
   ~Engine();
 
   // --- any thread ---
-  // Runs `task`
-  // on the engine thread, in order of posting. Tasks posted after Stop may be dropped.
+  // Runs `task` on the engine thread, in order of posting. Tasks posted after Stop may be dropped.
   void Post(Task task);
   CoreStatus Status() const;
   // False once max_waiting turns wait; otherwise counts one more, until it runs or ends.
@@ -77,9 +76,8 @@ class Engine {
   void EndEverything(const absl::Status& status);
 
   // --- engine thread: the loop ---
-  // Handles the inbox and the
-  // clock, launches at most one step and collects at most one. False: there is nothing to do before a message
-  // or NextWake().
+  // Handles the inbox and the clock, launches at most one step and collects at most one. False: there is
+  // nothing to do before a message or NextWake().
   bool RunOnce();
   absl::Time NextWake() const;
   // Free + used == total is always so; this finds pages whose owners do not add up.

@@ -116,8 +116,10 @@ absl::Status Engine::CheckPrompt(Turn* turn, std::vector<int32_t> tokens) {
   }
   const int64_t length = turn->start + static_cast<int64_t>(tokens.size());
   if (length > options_.max_context) {
-    return InvalidField("prompt", absl::StrCat("session and prompt have ", length, " tokens, the limit is ",
-                                               options_.max_context));
+    return MakeError(
+        absl::StatusCode::kInvalidArgument,
+        absl::StrCat("session and prompt have ", length, " tokens, the limit is ", options_.max_context),
+        {.reason = "PROMPT_TOO_LONG", .field = "prompt"});
   }
   if (length > context_limit_) {
     return MakeError(absl::StatusCode::kFailedPrecondition,

@@ -150,6 +150,7 @@ void Engine::ApplyPlan() {
     } else {
       LosePlace(sample);
       sample->sequence->DropState(&arena_);
+      if (sample->index == 0) turn->prefill_from = 0;
       ++totals_.preemptions;
     }
   }

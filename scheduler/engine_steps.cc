@@ -13,7 +13,10 @@ bool Engine::LaunchStep(absl::Time now) {
   FillPlanInput(now);
   Plan(plan_input_, &plan_);
   ApplyPlan();
-  if (plan_.work.empty()) return !plan_.drop.empty() || !plan_.admit.empty() || !plan_.park.empty();
+  if (plan_.work.empty()) {
+    return !plan_.close.empty() || !plan_.evict.empty() || !plan_.park.empty() || !plan_.drop.empty() ||
+           !plan_.admit.empty();
+  }
 
   std::unique_ptr<LaunchedStep> step;
   if (spare_steps_.empty()) {
@@ -168,7 +171,7 @@ void Engine::Publish(LaunchedStep& step, StepResult& result, absl::Time now) {
       Emit(turn, std::move(event));
     }
     const int64_t end = work.start + work.rows;
-    if (sample->index == 0 && end < turn->prompt_end && work.rows > 1) {
+    if (sample->index == 0 && sample->generated == 0 && end < turn->prompt_end && work.rows > 1) {
       Emit(turn, ProgressEvent{end - turn->prefill_from, turn->prompt_end - turn->prefill_from});
     }
     if (sampled != nullptr) {

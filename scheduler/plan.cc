@@ -63,9 +63,10 @@ class Planner {
     if (seq(a).priority != seq(b).priority) return seq(a).priority > seq(b).priority;
     return seq(a).arrival < seq(b).arrival;
   }
+  int64_t Aged(int32_t i) const { return int64_t{seq(i).priority} + seq(i).aging; }
   // Whose turn it is among those that want rows or a place.
   bool Before(int32_t a, int32_t b) const {
-    const int32_t aged_a = seq(a).priority + seq(a).aging, aged_b = seq(b).priority + seq(b).aging;
+    const int64_t aged_a = Aged(a), aged_b = Aged(b);
     if (aged_a != aged_b) return aged_a > aged_b;
     if (seq(a).priority != seq(b).priority) return seq(a).priority > seq(b).priority;
     if (seq(a).principal != seq(b).principal) {
@@ -231,9 +232,7 @@ class Planner {
   }
 
   bool Admit(int32_t i) {
-    const auto yields = [&](int32_t v) {
-      return state_[v].resident && seq(v).priority + seq(v).aging < seq(i).priority;
-    };
+    const auto yields = [&](int32_t v) { return state_[v].resident && Aged(v) < seq(i).priority; };
     std::optional<int32_t> parked;
     if (residents_ >= in_.max_residents) {
       parked = LowestRanked(yields);

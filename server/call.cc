@@ -4,6 +4,7 @@
 
 #include "absl/random/random.h"
 #include "absl/strings/str_format.h"
+#include "runtime/base/clock.h"
 #include "server/error_details.h"
 
 namespace sessa {
@@ -13,7 +14,7 @@ Principal CallerOf(const grpc::CallbackServerContext&) { return Principal(); }
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
-  return absl::FromChrono(deadline);
+  return Clock::Real()->Now() + absl::FromChrono(deadline - std::chrono::system_clock::now());
 }
 
 void FinishUnary(grpc::ServerUnaryReactor* reactor, const absl::Status& status) {

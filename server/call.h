@@ -15,7 +15,7 @@ namespace sessa {
 
 // Who calls: one constant until there is authentication.
 Principal CallerOf(const grpc::CallbackServerContext& context);
-// The call's deadline; infinite when it has none.
+// The call's deadline by Clock::Real(); infinite when it has none.
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
 
 // Ends a unary call.

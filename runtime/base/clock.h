@@ -1,4 +1,4 @@
-// The clock seam: production reads the monotonic clock, tests and the simulator turn the hands themselves.
+// The clock seam: tests and the simulator turn the hands themselves.
 #pragma once
 
 #include "absl/time/clock.h"
@@ -10,8 +10,12 @@ namespace sessa {
 class Clock {
  public:
   virtual ~Clock() = default;
-  virtual absl::Time Now() const = 0;  // wall time; intervals of a running system are measured with it too
+  // Never goes back and never jumps, so that deadlines, idle times and the age of a step can be measured with
+  // it.
+  virtual absl::Time Now() const = 0;
 
+  // The wall time of its first use, and from then on what the monotonic clock adds: corrections of the wall
+  // clock since are not followed.
   static const Clock* Real();
 };
 

@@ -12,7 +12,8 @@
 namespace sessa {
 
 // What an error says beside code and message. Reasons are UPPER_SNAKE_CASE constants, stable for clients
-// (docs/operations.md lists them); `field` is a dotted request field; `resource` is "session/ID" and the like.
+// (docs/operations.md lists them); `field` is a dotted request field; `resource` is "session/ID" and the
+// like.
 struct ErrorDetail {
   std::string reason;
   std::string field;
@@ -25,8 +26,10 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view message, const E
 ErrorDetail GetErrorDetail(const absl::Status& status);
 
 // Shorthands for the common cases.
-absl::Status InvalidField(absl::string_view field, absl::string_view message);       // INVALID_ARGUMENT, INVALID_FIELD
-absl::Status SessionNotFound(absl::string_view session_id);                         // NOT_FOUND, SESSION_NOT_FOUND
-absl::Status Shed(absl::string_view reason, absl::string_view message, absl::Duration retry_after);  // RESOURCE_EXHAUSTED
+absl::Status InvalidField(absl::string_view field,
+                          absl::string_view message);        // INVALID_ARGUMENT, INVALID_FIELD
+absl::Status SessionNotFound(absl::string_view session_id);  // NOT_FOUND, SESSION_NOT_FOUND
+absl::Status Shed(absl::string_view reason, absl::string_view message,
+                  absl::Duration retry_after);  // RESOURCE_EXHAUSTED
 
 }  // namespace sessa

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -18,20 +17,6 @@ class Inbox {
   void Push(T message) {
     MutexLock lock(&mutex_);
     messages_.push_back(std::move(message));
-    if (consumer_waits_) arrived_.Signal();
-  }
-
-  // Moves all of `messages` to the end of the queue and leaves it empty, with memory to be used again.
-  void PushAll(std::vector<T>* messages) {
-    if (messages->empty()) return;
-    MutexLock lock(&mutex_);
-    if (messages_.empty()) {
-      messages_.swap(*messages);
-    } else {
-      messages_.insert(messages_.end(), std::make_move_iterator(messages->begin()),
-                       std::make_move_iterator(messages->end()));
-      messages->clear();
-    }
     if (consumer_waits_) arrived_.Signal();
   }
 
@@ -61,13 +46,8 @@ class Inbox {
     arrived_.Signal();
   }
 
-  bool empty() const {
-    MutexLock lock(&mutex_);
-    return messages_.empty();
-  }
-
  private:
-  mutable Mutex mutex_;
+  Mutex mutex_;
   CondVar arrived_;
   std::vector<T> messages_ ABSL_GUARDED_BY(mutex_);
   bool consumer_waits_ ABSL_GUARDED_BY(mutex_) = false;

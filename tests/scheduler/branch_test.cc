@@ -135,6 +135,26 @@ TEST_P(BranchTest, TakesTheSessionsPagesWhenThereAreNoOthers) {
   ExpectAllFree(toy);
 }
 
+// Nothing happens between the end of the one and the start of the other but that pages are given up: the
+// engine must not take that for nothing to do.
+TEST_P(BranchTest, TakesThemAlsoWhenItHadToWait) {
+  ToyConfig config = Config();
+  config.state_pages = config.open_pages = 4;
+  config.max_batch_sessions = 1;
+  ToyCore toy(config);
+  const std::string id = Tell(toy);
+  auto other = Request("other", {5, 6}, 30, Sink());
+  other->ignore_eos = true;
+  ASSERT_TRUE(toy.core().Submit(std::move(other)).ok());
+  toy.engine().RunOnce();
+  auto read = Request("read", std::vector<int32_t>(4 * kPageTokens - kLength, 9), 0, Sink());  // all pages
+  read->session_id = id;
+  read->append = false;
+  const TurnRecord record = toy.Run(std::move(read));
+  ASSERT_TRUE(record.finished) << "it waits for ever";
+  EXPECT_EQ(record.finished->position, 4 * kPageTokens);
+}
+
 TEST_P(BranchTest, ABusySessionIsNotRead) {
   ToyCore toy(Config());
   const std::string id = Tell(toy);

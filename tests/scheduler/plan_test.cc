@@ -96,6 +96,18 @@ TEST(PlanTest, PausedAndUnknownAreSkipped) {
   EXPECT_THAT(plan.admit, IsEmpty());
 }
 
+TEST(PlanTest, ExtremePrioritiesAgeAsOthersDo) {
+  PlanInput input = Input();
+  input.max_residents = 1;
+  input.sequences = {Waiting(0, 10), Waiting(1, 10)};
+  input.sequences[0].priority = INT32_MIN;
+  input.sequences[1].priority = INT32_MAX;
+  input.sequences[0].aging = input.sequences[1].aging = 1'000'000;
+  const StepPlan plan = PlanOf(input);
+  EXPECT_THAT(plan.admit, ElementsAre(1));
+  EXPECT_THAT(plan.park, IsEmpty()) << "what it has just admitted";
+}
+
 TEST(PlanTest, PassedDeadlineIsNeverPrefilled) {
   PlanInput input = Input();
   input.sequences = {Waiting(1, 10), Resident(2, 0, 10), Waiting(3, 10)};

@@ -47,6 +47,8 @@ class RecordingSink : public TokenSink {
   void OnProgress(ProgressEvent event) override {
     MutexLock lock(&mutex_);
     Check(!record_.over(), "nothing after the end");
+    Check(event.tokens_done > 0 && event.tokens_done < event.tokens_total, "progress is a part");
+    Check(record_.samples[0].tokens.empty(), "no progress after a delta");
     record_.progress.push_back(event);
   }
   void OnPromptLogprobs(PromptLogprobsEvent event) override {

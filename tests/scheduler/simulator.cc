@@ -68,7 +68,7 @@ class Simulation {
     if (what <= 100) {
       clients_.Submit(RandomRequest());
     } else if (what <= 760 - emitter_share_) {
-      toy_.engine().RunOnce();
+      RunEngine();
     } else if (what <= 760) {
       RunEmitter();
     } else if (what <= 860) {
@@ -94,6 +94,13 @@ class Simulation {
     }
   }
 
+  // As the engine thread does: after a round that did nothing it sleeps until a message or NextWake.
+  void RunEngine() {
+    if (toy_.engine().RunOnce() || toy_.engine().NextWake() <= toy_.clock().Now()) return;
+    Expect(!toy_.engine().RunOnce(),
+           absl::StrCat("the engine slept though there was work: ", clients_.DescribeLive()));
+  }
+
   void RunEmitter() {
     toy_.emitter().RunOnce();
     clients_.Poll();
@@ -107,6 +114,7 @@ class Simulation {
     RandomPrompt(request.get());
     request->max_tokens = Chance(10) ? 0 : Pick(1, Chance(80) ? 20 : 150);
     request->priority = Chance(20) ? Pick(-2, 2) : 0;
+    if (Chance(10)) request->priority = Chance(50) ? INT32_MAX : INT32_MIN;
     request->ignore_eos = Chance(40);
     if (Chance(60)) {
       clients_.ChooseSession(random_, request.get());
@@ -165,7 +173,7 @@ class Simulation {
     // Every turn needs at most its rows, times what recomputation after preemption costs.
     for (int32_t i = 0; i < 200000 && clients_.live() > 0 && Ok(); ++i) {
       toy_.pool().RunOne();
-      toy_.engine().RunOnce();
+      RunEngine();
       RunEmitter();
     }
     Expect(clients_.live() == 0, absl::StrCat("every turn ends; still live: ", clients_.DescribeLive()));

@@ -211,5 +211,56 @@ TEST(FairnessTest, AFewStreamsGetTheirShareBesideManyOfOnePrincipal) {
   EXPECT_LE(toy.control().steps - start, 100);
 }
 
+// A turn that loses its state to one of higher priority computes it again; RecordingSink checks what it is
+// told of that.
+class PreemptedTest : public testing::Test {
+ protected:
+  static ToyConfig Config() {
+    ToyConfig config;
+    config.ops.max_rows = 16;
+    config.state_pages = 6;
+    config.max_context = 384;
+    config.max_batch_sessions = 2;
+    return config;
+  }
+
+  // Runs `low` for `rounds` rounds of the engine, then one that needs all pages, then both to their ends.
+  TurnRecord Preempt(std::unique_ptr<TurnRequest> low, int32_t rounds) {
+    const auto sink = std::static_pointer_cast<RecordingSink>(low->sink);
+    EXPECT_TRUE(toy_.core().Submit(std::move(low)).ok());
+    for (int32_t i = 0; i < rounds; ++i) {
+      toy_.engine().RunOnce();
+      toy_.emitter().RunOnce();
+    }
+    EXPECT_FALSE(sink->record().progress.empty());
+    auto high = Request("high", std::vector<int32_t>(350, 7), 1, Sink());
+    high->priority = 1;
+    toy_.Run(std::move(high));
+    EXPECT_EQ(toy_.core().Status().preemptions, 1);
+    return sink->record();
+  }
+
+  ToyCore toy_{Config()};
+};
+
+TEST_F(PreemptedTest, WhileItPrefillsProgressStartsAgain) {
+  auto tell = Request("tell", std::vector<int32_t>(150, 5), 0, Sink());
+  tell->keep_session = true;
+  auto low = Request("low", std::vector<int32_t>(100, 6), 1, Sink());
+  low->session_id = toy_.Run(std::move(tell)).started->session_id;
+  const TurnRecord record = Preempt(std::move(low), 3);
+  ASSERT_TRUE(record.finished);
+  EXPECT_EQ(record.progress.front().tokens_total, 100);
+  EXPECT_EQ(record.progress.back().tokens_total, 251) << "with BOS and all that was lost";
+}
+
+TEST_F(PreemptedTest, WhileItDecodesThereIsNoMoreProgress) {
+  auto low = Request("low", std::vector<int32_t>(100, 6), 20, Sink());
+  low->ignore_eos = true;
+  const TurnRecord record = Preempt(std::move(low), 12);
+  ASSERT_TRUE(record.finished);
+  EXPECT_EQ(record.samples[0].tokens.size(), 20);
+}
+
 }  // namespace
 }  // namespace sessa::toy

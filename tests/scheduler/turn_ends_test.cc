@@ -95,7 +95,7 @@ TEST(RefusalTest, PromptsThatCannotBe) {
   ExpectError(record, absl::StatusCode::kInvalidArgument, "INVALID_FIELD", "97");
   EXPECT_EQ(GetErrorDetail(*record.error).field, "prompt.token_ids[1]");
   record = toy.Run(Request("c", Prompt(401), 1, Sink()));
-  ExpectError(record, absl::StatusCode::kInvalidArgument, "INVALID_FIELD", "401 tokens, the limit is 400");
+  ExpectError(record, absl::StatusCode::kInvalidArgument, "PROMPT_TOO_LONG", "401 tokens, the limit is 400");
   record = toy.Run(Request("d", Prompt(300), 1, Sink()));
   ExpectError(record, absl::StatusCode::kFailedPrecondition, "STATE_MEMORY_TOO_SMALL", "256");
   auto text = Request("e", {}, 1, Sink());
