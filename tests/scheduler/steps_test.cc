@@ -237,6 +237,7 @@ class PreemptedTest : public testing::Test {
     high->priority = 1;
     toy_.Run(std::move(high));
     EXPECT_EQ(toy_.core().Status().preemptions, 1);
+    EXPECT_THAT(sink->record().broken, testing::IsEmpty());
     return sink->record();
   }
 
