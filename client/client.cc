@@ -5,9 +5,11 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
-#include <chrono>
+#include <algorithm>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "client/check_strings.h"
 #include "client/proto_time.h"
 #include "client/rpc_errors.h"
 #include "grpc/health/v1/health.grpc.pb.h"
@@ -19,10 +21,8 @@ namespace sessa {
 namespace {
 
 // gRPC 1.51 may take the first connection to a server that is there for a refused one (grpc/grpc 35064): so
-// it tries again soon, and a call waits for that before it fails. Without a daemon an error comes this much
-// later.
+// it tries again soon, and a call waits for that (ClientOptions::connect_time) before it fails.
 constexpr int kReconnectMilliseconds = 100;
-constexpr auto kConnectTime = std::chrono::milliseconds(300);
 
 }  // namespace
 
@@ -56,58 +56,86 @@ struct Client::Stubs {
 
 class Client::Call {
  public:
-  explicit Call(const CallOptions& options) : canceller_(options.canceller) {
+  Call(const Client* client, const CallOptions& options)
+      : stubs_(*client->stubs_), connect_time_(client->options_.connect_time), options_(options) {
     if (options.deadline != absl::InfiniteFuture())
       context_.set_deadline(absl::ToChronoTime(options.deadline));
-    if (canceller_ != nullptr) canceller_->Enter(&context_);
+    if (options.canceller != nullptr) options.canceller->Enter(&context_);
   }
   ~Call() {
-    if (canceller_ != nullptr) canceller_->Leave();
+    if (options_.canceller != nullptr) options_.canceller->Leave();
   }
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
   grpc::ClientContext* context() { return &context_; }
 
-  // A unary call: `method` of `stub`.
+  // Waits for the connection, if there is none, for a moment.
+  Stubs& Connected() {
+    if (stubs_.channel->GetState(false) != GRPC_CHANNEL_READY) {
+      const absl::Time now = absl::Now();
+      stubs_.channel->WaitForConnected(
+          absl::ToChronoTime(now + std::min(connect_time_, (options_.deadline - now) / 2)));
+    }
+    return stubs_;
+  }
+
+  // A unary call: `method` of `stub`, which is a member of Stubs.
   template <typename Response, typename Stub, typename Request>
-  absl::StatusOr<Response> Unary(Stub& stub,
+  absl::StatusOr<Response> Unary(Stub Stubs::*stub,
                                  grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                                               Response*),
                                  const Request& request) {
+    absl::Status status = CheckStrings(request);
+    if (!status.ok()) return status;
     Response response;
-    absl::Status status = FromGrpcStatus((stub.*method)(&context_, request, &response));
+    status = FromGrpcStatus((Connected().*stub.*method)(&context_, request, &response));
     if (!status.ok()) return status;
     return response;
   }
 
+  // A call with a stream of events, read to its end. The handler's first error ends the call and is returned.
+  template <typename Event, typename Stub, typename Request, typename Handler>
+  absl::Status Read(Stub Stubs::*stub,
+                    std::unique_ptr<grpc::ClientReader<Event>> (Stub::*method)(grpc::ClientContext*,
+                                                                               const Request&),
+                    const Request& request, const Handler& on_event) {
+    absl::Status handled = CheckStrings(request);
+    if (!handled.ok()) return handled;
+    const auto reader = (Connected().*stub.*method)(&context_, request);
+    Event event;
+    while (reader->Read(&event)) {
+      if (handled.ok()) handled = on_event(event);
+      if (!handled.ok()) context_.TryCancel();
+    }
+    const absl::Status end = FromGrpcStatus(reader->Finish());
+    return handled.ok() ? end : handled;
+  }
+
   // Reads a stream of events to its end and returns its `finished`.
-  template <typename Finished, typename Reader, typename Handler>
-  absl::StatusOr<Finished> ReadToFinished(std::unique_ptr<Reader> reader, const Handler& on_event) {
+  template <typename Finished, typename Stub, typename Method, typename Request, typename Handler>
+  absl::StatusOr<Finished> ReadToFinished(Stub Stubs::*stub, Method method, const Request& request,
+                                          const Handler& on_event) {
     Finished finished;
     bool has_finished = false;
-    auto event = NewMessage(reader.get());
-    while (reader->Read(&event)) {
+    const absl::Status end = Read(stub, method, request, [&](const auto& event) {
       if (event.has_finished()) {
         finished = event.finished();
         has_finished = true;
       }
       on_event(event);
-    }
-    absl::Status status = FromGrpcStatus(reader->Finish());
-    if (!status.ok()) return status;
+      return absl::OkStatus();
+    });
+    if (!end.ok()) return end;
     if (!has_finished) return absl::InternalError("the server ended the stream without `finished`");
     return finished;
   }
 
  private:
-  template <typename Message>
-  static Message NewMessage(const grpc::ClientReader<Message>*) {
-    return Message();
-  }
-
+  Stubs& stubs_;
+  const absl::Duration connect_time_;
+  const CallOptions options_;
   grpc::ClientContext context_;
-  CallCanceller* const canceller_;
 };
 
 Client::Client(ClientOptions options) : options_(std::move(options)) {
@@ -120,106 +148,92 @@ Client::Client(ClientOptions options) : options_(std::move(options)) {
 
 Client::~Client() = default;
 
-Client::Stubs& Client::Connected() {
-  if (stubs_->channel->GetState(false) != GRPC_CHANNEL_READY) {
-    stubs_->channel->WaitForConnected(std::chrono::system_clock::now() + kConnectTime);
-  }
-  return *stubs_;
-}
-
 absl::StatusOr<v1::Finished> Client::Generate(const v1::GenerateRequest& request, const CallOptions& options,
                                               const GenerateHandler& on_event) {
-  Call call(options);
-  return call.ReadToFinished<v1::Finished>(Connected().inference.Generate(call.context(), request), on_event);
+  return Call(this, options)
+      .ReadToFinished<v1::Finished>(&Stubs::inference, &v1::Inference::Stub::Generate, request, on_event);
 }
 
 absl::StatusOr<v1::Finished> Client::Attach(const v1::AttachRequest& request, const CallOptions& options,
                                             const GenerateHandler& on_event) {
-  Call call(options);
-  return call.ReadToFinished<v1::Finished>(Connected().inference.Attach(call.context(), request), on_event);
+  return Call(this, options)
+      .ReadToFinished<v1::Finished>(&Stubs::inference, &v1::Inference::Stub::Attach, request, on_event);
 }
 
 absl::StatusOr<v1::ScoreFinished> Client::Score(const v1::ScoreRequest& request, const CallOptions& options,
                                                 const ScoreHandler& on_event) {
-  Call call(options);
-  return call.ReadToFinished<v1::ScoreFinished>(Connected().inference.Score(call.context(), request),
-                                                on_event);
+  return Call(this, options)
+      .ReadToFinished<v1::ScoreFinished>(&Stubs::inference, &v1::Inference::Stub::Score, request, on_event);
 }
 
 absl::Status Client::CancelTurn(const v1::CancelTurnRequest& request, const CallOptions& options) {
-  return Call(options).Unary(Connected().inference, &v1::Inference::Stub::CancelTurn, request).status();
+  return Call(this, options).Unary(&Stubs::inference, &v1::Inference::Stub::CancelTurn, request).status();
 }
 
 absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(const v1::TokenizeRequest& request,
                                                       const CallOptions& options) {
-  return Call(options).Unary(Connected().inference, &v1::Inference::Stub::Tokenize, request);
+  return Call(this, options).Unary(&Stubs::inference, &v1::Inference::Stub::Tokenize, request);
 }
 
 absl::StatusOr<v1::DetokenizeResponse> Client::Detokenize(const v1::DetokenizeRequest& request,
                                                           const CallOptions& options) {
-  return Call(options).Unary(Connected().inference, &v1::Inference::Stub::Detokenize, request);
+  return Call(this, options).Unary(&Stubs::inference, &v1::Inference::Stub::Detokenize, request);
 }
 
 absl::StatusOr<v1::Model> Client::GetModel(const CallOptions& options) {
-  return Call(options).Unary(Connected().inference, &v1::Inference::Stub::GetModel, v1::GetModelRequest());
+  return Call(this, options).Unary(&Stubs::inference, &v1::Inference::Stub::GetModel, v1::GetModelRequest());
 }
 
 absl::StatusOr<v1::Session> Client::CreateSession(const v1::CreateSessionRequest& request,
                                                   const CallOptions& options) {
-  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::CreateSession, request);
+  return Call(this, options).Unary(&Stubs::sessions, &v1::Sessions::Stub::CreateSession, request);
 }
 
 absl::StatusOr<v1::Session> Client::GetSession(const v1::GetSessionRequest& request,
                                                const CallOptions& options) {
-  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::GetSession, request);
+  return Call(this, options).Unary(&Stubs::sessions, &v1::Sessions::Stub::GetSession, request);
 }
 
 absl::StatusOr<v1::ListSessionsResponse> Client::ListSessions(const v1::ListSessionsRequest& request,
                                                               const CallOptions& options) {
-  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::ListSessions, request);
+  return Call(this, options).Unary(&Stubs::sessions, &v1::Sessions::Stub::ListSessions, request);
 }
 
 absl::StatusOr<v1::Session> Client::UpdateSession(const v1::UpdateSessionRequest& request,
                                                   const CallOptions& options) {
-  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::UpdateSession, request);
+  return Call(this, options).Unary(&Stubs::sessions, &v1::Sessions::Stub::UpdateSession, request);
 }
 
 absl::Status Client::DeleteSession(const v1::DeleteSessionRequest& request, const CallOptions& options) {
-  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::DeleteSession, request).status();
+  return Call(this, options).Unary(&Stubs::sessions, &v1::Sessions::Stub::DeleteSession, request).status();
 }
 
 absl::StatusOr<v1::Session> Client::ForkSession(const v1::ForkSessionRequest& request,
                                                 const CallOptions& options) {
-  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::ForkSession, request);
+  return Call(this, options).Unary(&Stubs::sessions, &v1::Sessions::Stub::ForkSession, request);
 }
 
 absl::StatusOr<v1::Session> Client::RewindSession(const v1::RewindSessionRequest& request,
                                                   const CallOptions& options) {
-  return Call(options).Unary(Connected().sessions, &v1::Sessions::Stub::RewindSession, request);
+  return Call(this, options).Unary(&Stubs::sessions, &v1::Sessions::Stub::RewindSession, request);
 }
 
 absl::Status Client::ExportSession(const v1::ExportSessionRequest& request, const CallOptions& options,
                                    const ChunkHandler& on_chunk) {
-  Call call(options);
-  auto reader = Connected().sessions.ExportSession(call.context(), request);
-  absl::Status handled;
-  v1::SessionChunk chunk;
-  while (reader->Read(&chunk)) {
-    if (handled.ok()) handled = on_chunk(chunk);
-    if (!handled.ok()) call.context()->TryCancel();
-  }
-  const absl::Status status = FromGrpcStatus(reader->Finish());
-  return handled.ok() ? status : handled;
+  return Call(this, options).Read(&Stubs::sessions, &v1::Sessions::Stub::ExportSession, request, on_chunk);
 }
 
 absl::StatusOr<v1::Session> Client::ImportSession(const CallOptions& options, const ImportSource& next) {
-  Call call(options);
+  Call call(this, options);
   v1::Session session;
-  auto writer = Connected().sessions.ImportSession(call.context(), &session);
+  auto writer = call.Connected().sessions.ImportSession(call.context(), &session);
   absl::StatusOr<bool> more = true;
   while (true) {
     v1::ImportSessionRequest request;
     more = next(&request);
+    if (more.ok() && *more) {
+      if (absl::Status status = CheckStrings(request); !status.ok()) more = std::move(status);
+    }
     if (!more.ok()) call.context()->TryCancel();
     if (!more.ok() || !*more || !writer->Write(request)) break;
   }
@@ -231,34 +245,32 @@ absl::StatusOr<v1::Session> Client::ImportSession(const CallOptions& options, co
 }
 
 absl::StatusOr<v1::ServerStatus> Client::GetStatus(const CallOptions& options) {
-  return Call(options).Unary(Connected().admin, &v1::Admin::Stub::GetStatus, v1::GetStatusRequest());
+  return Call(this, options).Unary(&Stubs::admin, &v1::Admin::Stub::GetStatus, v1::GetStatusRequest());
 }
 
 absl::Status Client::WatchStatus(absl::Duration interval, const CallOptions& options,
                                  const std::function<bool(const v1::ServerStatus&)>& on_status) {
-  Call call(options);
   v1::WatchStatusRequest request;
   *request.mutable_interval() = ToProto(interval);
-  auto reader = Connected().admin.WatchStatus(call.context(), request);
   bool wanted = true;
-  v1::ServerStatus status;
-  while (reader->Read(&status)) {
-    if (wanted) wanted = on_status(status);
-    if (!wanted) call.context()->TryCancel();
-  }
-  const absl::Status end = FromGrpcStatus(reader->Finish());
+  const absl::Status end =
+      Call(this, options)
+          .Read(&Stubs::admin, &v1::Admin::Stub::WatchStatus, request, [&](const v1::ServerStatus& status) {
+            wanted = on_status(status);
+            return wanted ? absl::OkStatus() : absl::CancelledError();
+          });
   return wanted ? end : absl::OkStatus();
 }
 
 absl::Status Client::Drain(const v1::DrainRequest& request, const CallOptions& options) {
-  return Call(options).Unary(Connected().admin, &v1::Admin::Stub::Drain, request).status();
+  return Call(this, options).Unary(&Stubs::admin, &v1::Admin::Stub::Drain, request).status();
 }
 
 absl::StatusOr<bool> Client::CheckHealth(const std::string& service, const CallOptions& options) {
   grpc::health::v1::HealthCheckRequest request;
   request.set_service(service);
   const auto response =
-      Call(options).Unary(Connected().health, &grpc::health::v1::Health::Stub::Check, request);
+      Call(this, options).Unary(&Stubs::health, &grpc::health::v1::Health::Stub::Check, request);
   if (!response.ok()) return response.status();
   return response->status() == grpc::health::v1::HealthCheckResponse::SERVING;
 }

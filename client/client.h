@@ -29,6 +29,9 @@ namespace sessa {
 struct ClientOptions {
   std::string server = "127.0.0.1:50051";  // HOST:PORT
   int64_t max_message_bytes = 64 << 20;    // of one received message
+  // How long a call waits for the connection, if there is none, before it fails; never more than half of the
+  // time that it has, so that what is wrong with the server is told and not only that time is over.
+  absl::Duration connect_time = absl::Milliseconds(300);
 };
 
 // Cancels a call from another thread. One call at a time; may be reused for the next one. Thread-safe.
@@ -51,7 +54,8 @@ struct CallOptions {
   CallCanceller* canceller = nullptr;  // may be null; outlives the call
 };
 
-// Thread-safe: several calls may run at once, on one connection.
+// Thread-safe: several calls may run at once, on one connection. A request with a text that is not UTF-8 is
+// not sent: INVALID_ARGUMENT names the field.
 class Client {
  public:
   explicit Client(ClientOptions options);
@@ -109,9 +113,6 @@ class Client {
  private:
   struct Stubs;
   class Call;  // a ClientContext, entered into its canceller
-
-  // Waits for the connection, if there is none, for a moment.
-  Stubs& Connected();
 
   ClientOptions options_;
   std::unique_ptr<Stubs> stubs_;  // constant after construction

@@ -56,30 +56,48 @@ std::string TerminalText(absl::string_view text) {
   return out;
 }
 
-absl::StatusOr<std::vector<std::string>> ParseEscapedList(absl::string_view text) {
-  std::vector<std::string> items;
-  if (text.empty()) return items;
-  items.emplace_back();
+size_t FindNonUtf8(absl::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    uint32_t c = 0;
+    const size_t length = DecodeUtf8(text.substr(at), &c);
+    if (length == 0) return at;
+    at += length;
+  }
+  return absl::string_view::npos;
+}
+
+absl::StatusOr<std::string> ParseEscaped(absl::string_view text) {
+  std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == ',') {
-      items.emplace_back();
-      continue;
-    }
     if (text[i] != '\\') {
-      items.back().push_back(text[i]);
+      out.push_back(text[i]);
       continue;
     }
     const char kind = ++i < text.size() ? text[i] : '\0';
     const absl::string_view hex = kind == 'x' ? text.substr(i + 1, 2) : absl::string_view();
     if (hex.size() == 2 && absl::ascii_isxdigit(hex[0]) && absl::ascii_isxdigit(hex[1])) {
-      absl::StrAppend(&items.back(), absl::HexStringToBytes(hex));
+      absl::StrAppend(&out, absl::HexStringToBytes(hex));
       i += 2;
     } else if (const size_t known = absl::string_view("ntr\\,").find(kind);
                known != absl::string_view::npos) {
-      items.back().push_back("\n\t\r\\,"[known]);
+      out.push_back("\n\t\r\\,"[known]);
     } else {
       return absl::InvalidArgumentError("after a backslash comes n, t, r, a backslash, a comma or xHH");
     }
+  }
+  return out;
+}
+
+absl::StatusOr<std::vector<std::string>> ParseEscapedList(absl::string_view text) {
+  std::vector<std::string> items;
+  while (!text.empty() || !items.empty()) {
+    size_t end = 0;  // of the item: a comma that no backslash precedes
+    while (end < text.size() && text[end] != ',') end += text[end] == '\\' ? 2 : 1;
+    auto item = ParseEscaped(text.substr(0, end));
+    if (!item.ok()) return item.status();
+    items.push_back(*std::move(item));
+    if (end >= text.size()) break;
+    text.remove_prefix(end + 1);
   }
   return items;
 }

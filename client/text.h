@@ -16,8 +16,14 @@ namespace sessa {
 // bidirectional overrides) replaced by U+FFFD, as are bytes that are not UTF-8.
 std::string TerminalText(absl::string_view text);
 
-// Splits at commas and resolves \n \t \r \\ \, \xHH, so that "\\n,User:" gives a newline and "User:".
-// INVALID_ARGUMENT for another escape or a backslash at the end. An empty text gives no items.
+// Place of the first byte that is no part of a UTF-8 character; npos where there is none.
+size_t FindNonUtf8(absl::string_view text);
+
+// Resolves \n \t \r \\ \, \xHH. INVALID_ARGUMENT for another escape or a backslash at the end.
+absl::StatusOr<std::string> ParseEscaped(absl::string_view text);
+
+// Splits at commas and resolves each part like ParseEscaped, so that "\\n,User:" gives a newline and "User:".
+// An empty text gives no items.
 absl::StatusOr<std::vector<std::string>> ParseEscapedList(absl::string_view text);
 
 // "1,2,3", also with spaces. INVALID_ARGUMENT names the item that is not a number.

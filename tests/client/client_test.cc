@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/check_strings.h"
 #include "client/json.h"
 #include "client/rpc_errors.h"
 #include "runtime/base/errors.h"
@@ -145,6 +146,46 @@ TEST(ClientErrors, NobodyThereSaysHowToStartADaemon) {
   const absl::Status status = client.GetModel().status();
   EXPECT_EQ(ExitCodeOf(status), kExitUnavailable);
   EXPECT_THAT(DescribeError(status, "127.0.0.1:1"), HasSubstr("sessad --listen=127.0.0.1:1"));
+}
+
+// It would last for ever if the wait for a connection did not end by the deadline.
+TEST(ClientErrors, ADeadlineHoldsWhileThereIsNoConnection) {
+  Client client({.server = "127.0.0.1:1", .connect_time = absl::InfiniteDuration()});
+  const absl::Status status = client.GetModel({.deadline = absl::Now() + absl::Milliseconds(100)}).status();
+  // Which of the two depends on how busy this machine is: half of the time is left for the call to find out.
+  EXPECT_THAT(status.code(),
+              ::testing::AnyOf(absl::StatusCode::kUnavailable, absl::StatusCode::kDeadlineExceeded));
+}
+
+TEST_F(ClientTest, TextThatIsNotUtf8IsNotSent) {
+  const absl::Status status = Generate("ab\xFF").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(), "text: not UTF-8 at byte 2");
+  EXPECT_EQ(GetErrorDetail(status).field, "text");
+  EXPECT_TRUE(server_.requests().empty());
+  const absl::Status import = client_
+                                  .ImportSession({},
+                                                 [](v1::ImportSessionRequest* next) -> absl::StatusOr<bool> {
+                                                   next->set_request_id("\xFF");
+                                                   return true;
+                                                 })
+                                  .status();
+  EXPECT_THAT(import.message(), HasSubstr("request_id: not UTF-8"));
+}
+
+TEST(CheckStrings, LooksIntoNestedAndRepeatedFields) {
+  v1::GenerateRequest request;
+  request.mutable_sampling()->add_stop("ë");
+  (*request.mutable_sampling()->mutable_logit_bias())[7] = 1;
+  EXPECT_TRUE(CheckStrings(request).ok());
+  request.mutable_sampling()->add_stop("\xC3");
+  EXPECT_EQ(CheckStrings(request).message(), "sampling.stop[1]: not UTF-8 at byte 0");
+}
+
+TEST(CheckStrings, BytesMayBeAnything) {
+  v1::TokenizeResponse response;
+  response.add_pieces("\xFF");
+  EXPECT_TRUE(CheckStrings(response).ok());
 }
 
 TEST(ClientErrors, MessagesCannotSteerTheTerminal) {

@@ -32,12 +32,25 @@ TEST(ParseEscapedList, SplitsAndResolves) {
   EXPECT_THAT(*ParseEscapedList(""), IsEmpty());
   EXPECT_THAT(*ParseEscapedList("\\n,User:"), ElementsAre("\n", "User:"));
   EXPECT_THAT(*ParseEscapedList("a\\,b\\x41\\\\"), ElementsAre("a,bA\\"));
+  EXPECT_THAT(*ParseEscapedList(",\\x2C,"), ElementsAre("", ",", ""));
   EXPECT_THAT(*ParseEscapedList("a,"), ElementsAre("a", ""))
       << "the server refuses the empty one, naming the field";
 }
 
 TEST(ParseEscapedList, RefusesUnknownEscapes) {
   for (const char* text : {"\\", "\\q", "\\x4", "a\\"}) EXPECT_FALSE(ParseEscapedList(text).ok()) << text;
+}
+
+TEST(ParseEscaped, ResolvesTheWholeText) {
+  EXPECT_EQ(*ParseEscaped("Q: {}\\nA: a,b\\\\"), "Q: {}\nA: a,b\\");
+  EXPECT_EQ(*ParseEscaped(""), "");
+}
+
+TEST(FindNonUtf8, TellsThePlace) {
+  EXPECT_EQ(FindNonUtf8("Zoë 好 😀"), std::string::npos);
+  EXPECT_EQ(FindNonUtf8(""), std::string::npos);
+  EXPECT_EQ(FindNonUtf8("Zoë\xFF"), 4u);
+  EXPECT_EQ(FindNonUtf8("a\xE5\xA5"), 1u) << "cut off";
 }
 
 TEST(ParseIds, ReadsNumbersAndNamesWhatIsNone) {
