@@ -2,13 +2,14 @@
 
 #include <unistd.h>
 
-#include <fstream>
-#include <iostream>
-#include <iterator>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <optional>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "client/text.h"
 
@@ -77,16 +78,20 @@ absl::Status AddIds(const char* flag, const std::string& text, Ids* ids) {
   return absl::OkStatus();
 }
 
+// Through stdio, which tells what cannot be read (a folder, say) of standard input too; std::cin takes that
+// for its end.
 absl::StatusOr<std::string> ReadText(const std::string& path) {
   const bool standard_input = path == "-";
-  std::ifstream file;
-  if (!standard_input) file.open(path, std::ios::binary);
-  std::istream& in = standard_input ? std::cin : file;
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (in.bad() || (!standard_input && !file.is_open())) {
-    return absl::InvalidArgumentError(absl::StrCat("--prompt_file: cannot read ", path));
-  }
-  return text;
+  const std::string name = standard_input ? "standard input" : path;
+  std::string text;
+  FILE* file = standard_input ? stdin : std::fopen(path.c_str(), "rb");
+  int error = file == nullptr ? errno : 0;
+  char buffer[1 << 16];
+  for (size_t n; error == 0 && (n = std::fread(buffer, 1, sizeof(buffer), file)) > 0;) text.append(buffer, n);
+  if (error == 0 && std::ferror(file) != 0) error = errno;
+  if (file != nullptr && !standard_input) std::fclose(file);
+  if (error == 0) return text;
+  return absl::InvalidArgumentError(absl::StrCat("cannot read ", name, ": ", std::strerror(error)));
 }
 
 }  // namespace
@@ -144,11 +149,15 @@ absl::StatusOr<v1::GenerateRequest> GenerateRequestFromFlags() {
   return request;
 }
 
-absl::StatusOr<Prompt> PromptFromFlags(const std::string& argument) {
+bool PromptIsInFlags() {
+  return !absl::GetFlag(FLAGS_token_ids).empty() || !absl::GetFlag(FLAGS_prompt_file).empty();
+}
+
+absl::StatusOr<Prompt> PromptFromFlags(const std::vector<std::string>& words) {
   Prompt prompt;
   const std::string ids = absl::GetFlag(FLAGS_token_ids);
   std::string file = absl::GetFlag(FLAGS_prompt_file);
-  if (int{!ids.empty()} + int{!file.empty()} + int{!argument.empty()} > 1) {
+  if (int{!ids.empty()} + int{!file.empty()} + int{!words.empty()} > 1) {
     return absl::InvalidArgumentError("give one prompt: an argument, --prompt_file or --token_ids");
   }
   if (!ids.empty()) {
@@ -157,9 +166,9 @@ absl::StatusOr<Prompt> PromptFromFlags(const std::string& argument) {
     if (!status.ok()) return status;
     return prompt;
   }
-  if (argument.empty() && file.empty() && !isatty(STDIN_FILENO)) file.assign(1, '-');
+  if (words.empty() && file.empty() && !isatty(STDIN_FILENO)) file.assign(1, '-');
   if (file.empty()) {
-    prompt.text = argument;
+    prompt.text = absl::StrJoin(words, " ");
     return prompt;
   }
   auto text = ReadText(file);

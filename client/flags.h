@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/flags/declare.h"
 #include "absl/status/statusor.h"
@@ -21,14 +22,16 @@ absl::StatusOr<v1::SamplingParams> SamplingFromFlags();
 // the sampling flags. The prompt is the caller's.
 absl::StatusOr<v1::GenerateRequest> GenerateRequestFromFlags();
 
-// The prompt of the command line: --token_ids, --prompt_file ("-": standard input), or `argument`. An empty
-// argument with neither flag gives standard input where that is not a terminal, and no prompt otherwise.
+// The prompt of the command line: --token_ids, --prompt_file ("-": standard input), or `words`, joined by
+// spaces. With none of these it is standard input where that is not a terminal, and empty otherwise; a word
+// that is empty is a prompt too. INVALID_ARGUMENT for more than one, and for what cannot be read.
 struct Prompt {
   bool is_ids = false;
   v1::TokenIds ids;
   std::string text;
 };
-absl::StatusOr<Prompt> PromptFromFlags(const std::string& argument);
+absl::StatusOr<Prompt> PromptFromFlags(const std::vector<std::string>& words);
+bool PromptIsInFlags();  // --token_ids or --prompt_file is given
 
 // Options with the deadline of --timeout, counted from now. Without the flag: 30 s for calls that the server
 // answers at once, none for those that last as long as their work.

@@ -36,7 +36,7 @@ std::string FlagHelp(const char* name) {
   std::string text = flag->Help();
   const std::string value = flag->DefaultValue();
   if (!value.empty() && value != "false" && value != "0" && value != "inf") {
-    absl::StrAppend(&text, " (default ", absl::StrContains(value, "\n") ? "see below" : value, ")");
+    absl::StrAppend(&text, " (default ", value, ")");
   }
   std::string out = absl::StrFormat("  --%-*s", static_cast<int>(kIndent) - 4, name);
   size_t column = kIndent;

@@ -1,7 +1,6 @@
 #include "client/line_editor.h"
 
 #include <sys/ioctl.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,26 +18,6 @@ bool IsFinal(char byte) { return byte >= 0x40 && byte <= 0x7E; }  // the last by
 size_t CountCharacters(absl::string_view text) {
   return text.size() - std::count_if(text.begin(), text.end(), IsContinuation);
 }
-
-// Raw mode of standard input while it lives.
-class RawMode {
- public:
-  RawMode() {
-    tcgetattr(STDIN_FILENO, &saved_);
-    termios raw = saved_;
-    raw.c_lflag &= ~(ICANON | ECHO | ISIG | IEXTEN);
-    raw.c_iflag &= ~(IXON | ICRNL);
-    raw.c_cc[VMIN] = 1;
-    raw.c_cc[VTIME] = 0;
-    tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
-  }
-  ~RawMode() { tcsetattr(STDIN_FILENO, TCSADRAIN, &saved_); }
-  RawMode(const RawMode&) = delete;
-  RawMode& operator=(const RawMode&) = delete;
-
- private:
-  termios saved_;
-};
 
 size_t TerminalColumns() {
   winsize size = {};
@@ -173,9 +152,43 @@ void LineReader::Draw(absl::string_view prompt) const {
   std::cout << std::flush;
 }
 
+// Raw mode of the terminal while it lives.
+class LineReader::RawMode {
+ public:
+  explicit RawMode(LineReader* reader) : reader_(reader) {
+    termios raw = *reader_->found_;
+    raw.c_lflag &= ~(ICANON | ECHO | ISIG | IEXTEN);
+    raw.c_iflag &= ~(IXON | ICRNL);
+    raw.c_cc[VMIN] = 1;
+    raw.c_cc[VTIME] = 0;
+    Set(raw);
+  }
+  ~RawMode() { Set(*reader_->found_); }
+  RawMode(const RawMode&) = delete;
+  RawMode& operator=(const RawMode&) = delete;
+
+ private:
+  void Set(const termios& mode) {
+    std::lock_guard<std::mutex> lock(reader_->mu_);
+    if (!reader_->given_back_) tcsetattr(STDIN_FILENO, TCSANOW, &mode);  // never waits for the output
+  }
+  LineReader* const reader_;
+};
+
+LineReader::LineReader() {
+  termios found;
+  if (tcgetattr(STDIN_FILENO, &found) == 0) found_ = found;
+}
+
+void LineReader::GiveBack() {
+  std::lock_guard<std::mutex> lock(mu_);
+  given_back_ = true;
+  if (found_) tcsetattr(STDIN_FILENO, TCSANOW, &*found_);
+}
+
 LineReader::Result LineReader::Read(absl::string_view prompt, std::string* line) {
-  if (!isatty(STDIN_FILENO)) return std::getline(std::cin, *line) ? Result::kLine : Result::kEnd;
-  RawMode raw;
+  if (!found_) return std::getline(std::cin, *line) ? Result::kLine : Result::kEnd;
+  RawMode raw(this);
   buffer_.Clear();
   Draw(prompt);
   while (true) {

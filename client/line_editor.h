@@ -1,6 +1,10 @@
 // One line of input, edited in place, with history. Enough for chat without a library.
 #pragma once
 
+#include <termios.h>
+
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,15 +44,24 @@ class LineBuffer {
 };
 
 // Reads lines from standard input: through LineBuffer on a terminal (raw mode while reading), plainly
-// otherwise. One thread.
+// otherwise. One thread, but for GiveBack.
 class LineReader {
  public:
+  LineReader();
   enum class Result { kLine, kCancelled, kEnd };
   Result Read(absl::string_view prompt, std::string* line);
+  // Leaves the terminal as it was found, for good. For a thread that ends the program while Read runs.
+  // Thread-safe.
+  void GiveBack();
 
  private:
+  class RawMode;
   void Draw(absl::string_view prompt) const;
+
   LineBuffer buffer_;
+  std::optional<termios> found_;  // of standard input; none: no terminal. Constant after construction
+  std::mutex mu_;
+  bool given_back_ = false;  // guarded by mu_, held while the terminal's mode is set
 };
 
 }  // namespace sessa

@@ -12,11 +12,14 @@
 #include "client/line_editor.h"
 #include "client/text.h"
 
-ABSL_FLAG(std::string, question,
-          "Q: {}\nA:", "what a line that ends with ? becomes, {} being the line; the model answers");
-ABSL_FLAG(std::string, statement, "{}\n",
-          "what another line becomes; it is told to the model, which does not answer. Empty: lines are all "
-          "questions");
+ABSL_FLAG(
+    std::string, question, "Q: {}\\nA:",
+    "what a line that ends with ? becomes, {} being the line, with \\n \\t \\\\ \\xHH for characters; the "
+    "model answers");
+ABSL_FLAG(
+    std::string, statement, "{}\\n",
+    "what another line becomes, written likewise; it is told to the model, which does not answer. Empty: "
+    "lines are all questions");
 
 namespace sessa {
 namespace {
@@ -27,65 +30,98 @@ constexpr char kHelp[] =
     "/new      a new session                   /quit   or Ctrl-D: leave (the session stays)\n"
     "Ctrl-C cancels the answer that is running. Up and Down recall earlier lines.\n";
 
+// What a line becomes.
+struct Forms {
+  std::string question, statement;
+};
+
 class Chat {
  public:
-  Chat(const CommandContext& context, v1::GenerateRequest settings)
-      : context_(context), settings_(std::move(settings)), stats_(absl::GetFlag(FLAGS_stats)) {}
+  Chat(const CommandContext& context, v1::GenerateRequest settings, Forms forms)
+      : context_(context),
+        settings_(std::move(settings)),
+        forms_(std::move(forms)),
+        stats_(absl::GetFlag(FLAGS_stats)) {}
 
-  // Until the end of the input; the exit code.
+  // Until the end of the input. The exit code: of the first line that failed; kExitOk for a person, who has
+  // seen it.
   int Run() {
     const bool terminal = isatty(STDIN_FILENO) && !context_.json;
     if (terminal) std::cout << "Ask or tell; /help explains, Ctrl-D leaves." << std::endl;
-    LineReader reader;
     std::string line;
-    int exit_code = kExitOk;
+    int first_failure = kExitOk;
     while (true) {
-      const LineReader::Result result = reader.Read(terminal ? "> " : "", &line);
+      const LineReader::Result result = Read(terminal ? "> " : "", &line);
       if (result == LineReader::Result::kEnd || line == "/quit") break;
       if (result == LineReader::Result::kCancelled || absl::StripAsciiWhitespace(line).empty()) continue;
-      exit_code = line[0] == '/' ? Builtin(line) : Turn(line);
-      if (exit_code == kExitUnavailable && !terminal) break;
+      const int code = line[0] == '/' ? Builtin(line) : Turn(line);
+      if (terminal) continue;
+      if (first_failure == kExitOk) first_failure = code;
+      if (code == kExitUnavailable) break;
     }
-    if (!settings_.session_id().empty() && !context_.json) {
-      std::cerr << "session " << settings_.session_id()
-                << " (come back with sessactl chat --session=" << settings_.session_id() << ")" << std::endl;
-    }
-    return exit_code;
+    SayHowToComeBack();
+    return first_failure;
   }
 
  private:
+  // A signal meanwhile ends the program, but the terminal must not stay raw.
+  LineReader::Result Read(absl::string_view prompt, std::string* line) {
+    context_.interrupts->SetHandler([this] {
+      reader_.GiveBack();
+      _exit(kExitCancelled);
+    });
+    const LineReader::Result result = reader_.Read(prompt, line);
+    context_.interrupts->SetHandler(nullptr);
+    return result;
+  }
+
+  void SayHowToComeBack() {
+    if (settings_.session_id().empty() || context_.json) return;
+    std::cerr << "session " << settings_.session_id()
+              << " (come back with sessactl chat --session=" << settings_.session_id() << ")" << std::endl;
+  }
+
   int Builtin(const std::string& line) {
+    if (line == "/session") return ShowSession();
     if (line == "/stats") {
       stats_ = !stats_;
     } else if (line == "/new") {
+      SayHowToComeBack();
       settings_.clear_session_id();
       at_line_start_ = true;
-    } else if (line == "/session") {
-      std::cout << (settings_.session_id().empty() ? "none yet" : settings_.session_id()) << ", position "
-                << position_ << std::endl;
     } else {
       std::cout << kHelp << std::flush;
     }
     return kExitOk;
   }
 
+  int ShowSession() {
+    if (settings_.session_id().empty()) {
+      std::cout << "none yet" << std::endl;
+      return kExitOk;
+    }
+    v1::GetSessionRequest request;
+    request.set_session_id(settings_.session_id());
+    const auto session = context_.client->GetSession(request, QuickCall());
+    if (!session.ok()) return Fail(context_, session.status());
+    std::cout << TerminalText(session->session_id()) << ", position " << session->position() << std::endl;
+    return kExitOk;
+  }
+
   int Turn(const std::string& line) {
-    const std::string statement = absl::GetFlag(FLAGS_statement);
-    const bool question = statement.empty() || absl::EndsWith(absl::StripAsciiWhitespace(line), "?");
+    const bool question = forms_.statement.empty() || absl::EndsWith(absl::StripAsciiWhitespace(line), "?");
+    const std::string text =
+        absl::StrReplaceAll(question ? forms_.question : forms_.statement, {{"{}", line}});
     v1::GenerateRequest request = settings_;
     request.set_request_id(RandomId());
     request.set_keep_session(true);
-    request.set_text(absl::StrCat(
-        at_line_start_ ? "" : "\n",
-        absl::StrReplaceAll(question ? absl::GetFlag(FLAGS_question) : statement, {{"{}", line}})));
+    request.set_text(at_line_start_ ? text : absl::StrCat("\n", text));
     if (!question) request.mutable_sampling()->set_max_tokens(0);
-    TurnPrinter printer(context_.json, 1);
+    TurnPrinter printer(context_.json, /*live=*/true);
     const auto finished = RunTurn(context_, request, &printer);
     if (!printer.started().session_id().empty()) settings_.set_session_id(printer.started().session_id());
     if (!finished.ok()) return Fail(context_, finished.status());
-    position_ = finished->position();
-    at_line_start_ =
-        question ? printer.reason() == v1::FINISH_REASON_STOP : absl::EndsWith(request.text(), "\n");
+    at_line_start_ = absl::EndsWith(printer.last_text().empty() ? text : printer.last_text(), "\n");
     const std::string reason = DescribeReason(printer.reason());
     if (!reason.empty() && !context_.json) std::cerr << "(" << reason << ")" << std::endl;
     if (stats_) std::cerr << DescribeTurn(*finished) << std::endl;
@@ -94,18 +130,23 @@ class Chat {
 
   const CommandContext& context_;
   v1::GenerateRequest settings_;  // of every turn; session_id is filled in by the first one
+  const Forms forms_;
+  LineReader reader_;
   bool stats_;
   bool at_line_start_ = true;  // the session is empty or ends with a newline, as far as we know
-  int64_t position_ = 0;
 };
 
 int RunChat(const CommandContext& context) {
   auto settings = GenerateRequestFromFlags();
   if (!settings.ok()) return Fail(context, settings.status());
+  auto question = ParseEscaped(absl::GetFlag(FLAGS_question));
+  if (!question.ok()) return FailUsage(context, absl::StrCat("--question: ", question.status().message()));
+  auto statement = ParseEscaped(absl::GetFlag(FLAGS_statement));
+  if (!statement.ok()) return FailUsage(context, absl::StrCat("--statement: ", statement.status().message()));
   v1::SamplingParams* sampling = settings->mutable_sampling();
   if (!sampling->has_temperature()) sampling->set_temperature(0);
   if (sampling->stop().empty() && sampling->stop_token_ids().empty()) sampling->add_stop()->push_back('\n');
-  return Chat(context, *std::move(settings)).Run();
+  return Chat(context, *std::move(settings), {*std::move(question), *std::move(statement)}).Run();
 }
 
 }  // namespace

@@ -37,6 +37,11 @@ int Fail(const CommandContext& context, const absl::Status& status) {
   return ExitCodeOf(status);
 }
 
+int FailUsage(const CommandContext& context, absl::string_view problem) {
+  Fail(context, absl::InvalidArgumentError(problem));
+  return kExitUsage;
+}
+
 void Table::Row(absl::string_view name, absl::string_view value) {
   rows_.emplace_back(std::string(name), TerminalText(value));
 }

@@ -49,6 +49,9 @@ std::vector<const char*> SamplingFlagNames();
 // code.
 int Fail(const CommandContext& context, const absl::Status& status);
 
+// The same for what is wrong with the command line, not with what the server was asked; returns kExitUsage.
+int FailUsage(const CommandContext& context, absl::string_view problem);
+
 // Name and value in two columns, for things with many fields.
 class Table {
  public:

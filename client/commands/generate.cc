@@ -1,7 +1,6 @@
 #include <iostream>
 
 #include "absl/flags/flag.h"
-#include "absl/strings/str_join.h"
 #include "client/commands/turn.h"
 #include "client/flags.h"
 #include "client/text.h"
@@ -24,14 +23,14 @@ void PrintEnd(const CommandContext& context, const v1::GenerateRequest& request,
 int Generate(const CommandContext& context) {
   auto request = GenerateRequestFromFlags();
   if (!request.ok()) return Fail(context, request.status());
-  auto prompt = PromptFromFlags(absl::StrJoin(context.args, " "));
+  auto prompt = PromptFromFlags(context.args);
   if (!prompt.ok()) return Fail(context, prompt.status());
   if (prompt->is_ids) {
     *request->mutable_token_ids() = prompt->ids;
   } else if (!prompt->text.empty()) {
     request->set_text(prompt->text);
   }
-  TurnPrinter printer(context.json, request->sampling().n());
+  TurnPrinter printer(context.json, /*live=*/request->sampling().n() <= 1);
   const auto finished = RunTurn(context, *request, &printer);
   if (!finished.ok()) return Fail(context, finished.status());
   PrintEnd(context, *request, printer, *finished);
@@ -50,7 +49,7 @@ std::vector<Command> GenerateCommands() {
            "comes.\n"
            "The prompt is taken as it stands: end it without a newline if the model should continue the "
            "line. Without\n"
-           "PROMPT it is read from standard input if that is a file or pipe; an empty prompt continues "
+           "PROMPT it is read from standard input if that is a file or pipe; an empty prompt ('') continues "
            "--session.\n"
            "Ctrl-C cancels the turn; the session keeps what was printed. Characters that steer terminals are "
            "shown as\n"

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 
@@ -14,8 +15,10 @@ namespace sessa {
 namespace {
 
 int Score(const CommandContext& context) {
-  const bool from_flags = !context.args.empty();
-  auto prompt = PromptFromFlags(from_flags ? context.args[0] : "");
+  // The first word is the prompt, unless that comes by a flag: then all are choices.
+  const size_t prompt_words = PromptIsInFlags() ? 0 : std::min<size_t>(1, context.args.size());
+  const auto choices = context.args.begin() + prompt_words;
+  auto prompt = PromptFromFlags({context.args.begin(), choices});
   if (!prompt.ok()) return Fail(context, prompt.status());
   v1::ScoreRequest request;
   if (prompt->is_ids) {
@@ -23,7 +26,8 @@ int Score(const CommandContext& context) {
   } else {
     request.set_text(prompt->text);
   }
-  for (size_t i = 1; i < context.args.size(); ++i) request.add_choices()->set_text(context.args[i]);
+  for (auto choice = choices; choice != context.args.end(); ++choice)
+    request.add_choices()->set_text(*choice);
   request.set_session_id(absl::GetFlag(FLAGS_session));
   request.set_top_logprobs(absl::GetFlag(FLAGS_top_logprobs));
   request.set_request_id(RandomId());
@@ -58,11 +62,15 @@ int Score(const CommandContext& context) {
 std::vector<Command> ScoreCommands() {
   return {
       {"score",
-       "PROMPT [CHOICE]...",
+       "[PROMPT] [CHOICE]...",
        "log-probabilities of a text, or of choices after a prompt",
        "Without choices: how likely the prompt itself is. With choices: how likely each is as what follows "
        "the\n"
-       "prompt, best one marked. Nothing is appended to --session; the prompt is scored after what it holds.",
+       "prompt, best one marked. With --prompt_file or --token_ids every argument is a choice; without any "
+       "the "
+       "prompt\n"
+       "is read from standard input. Nothing is appended to --session; the prompt is scored after what it "
+       "holds.",
        "sessactl score 'Mia went to the kitchen.'\n"
        "sessactl score $'Tom is in the barn.\\nQ: Where is Tom?\\nA:' ' Tom is in the barn.' ' Tom is in the "
        "yard.'",

@@ -16,7 +16,7 @@ namespace sessa {
 namespace {
 
 int Tokenize(const CommandContext& context) {
-  const auto prompt = PromptFromFlags(absl::StrJoin(context.args, " "));
+  const auto prompt = PromptFromFlags(context.args);
   if (!prompt.ok()) return Fail(context, prompt.status());
   v1::TokenizeRequest request;
   request.set_text(prompt->text);

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <iostream>
 
 #include "absl/strings/match.h"
@@ -21,33 +22,50 @@ namespace {
 class CancelOnInterrupt {
  public:
   CancelOnInterrupt(const CommandContext& context, const std::string& request_id, CallCanceller* canceller)
-      : context_(context) {
-    context_.interrupts->SetHandler([this, request_id, canceller] {
+      : context_(context), request_id_(request_id), canceller_(canceller) {
+    context_.interrupts->SetHandler([this] {
       if (++interrupts_ == 1) {
-        v1::CancelTurnRequest request;
-        request.set_turn_request_id(request_id);
-        const CallOptions options{.deadline = absl::Now() + absl::Seconds(2)};
-        if (context_.client->CancelTurn(request, options).ok()) return;
+        CancelTurn();
+      } else {
+        canceller_->Cancel();
       }
-      canceller->Cancel();
     });
   }
   ~CancelOnInterrupt() { context_.interrupts->SetHandler(nullptr); }
 
+  // From now on the server knows the turn. A Ctrl-C before that may have overtaken it: to a server that does
+  // not know a turn it is over, which it answers with OK.
+  void OnStarted() {
+    if (interrupts_ > 0) CancelTurn();
+  }
+
  private:
+  void CancelTurn() {
+    v1::CancelTurnRequest request;
+    request.set_turn_request_id(request_id_);
+    const CallOptions options{.deadline = absl::Now() + absl::Seconds(2)};
+    if (!context_.client->CancelTurn(request, options).ok()) canceller_->Cancel();
+  }
+
   const CommandContext& context_;
-  int interrupts_ = 0;  // signal thread only
+  const std::string request_id_;
+  CallCanceller* const canceller_;
+  std::atomic<int> interrupts_ = 0;
 };
 
 }  // namespace
 
-TurnPrinter::TurnPrinter(bool json, int samples) : json_(json), live_(samples <= 1) {
-  samples_.resize(samples);
-}
+TurnPrinter::TurnPrinter(bool json, bool live) : json_(json), live_(live) {}
 
 void TurnPrinter::OnEvent(const v1::GenerateResponse& event) {
   if (event.has_started()) started_ = event.started();
-  if (event.has_sample_finished()) reason_ = event.sample_finished().reason();
+  if (event.has_sample_finished()) {
+    reason_ = event.sample_finished().reason();
+    samples_[event.sample_finished().index()];  // shown even if it is empty
+  }
+  for (const std::string* text : {&event.delta().text(), &event.sample_finished().stop_matched()}) {
+    if (!text->empty()) last_text_ = *text;
+  }
   if (json_) {
     std::cout << ToJson(event, JsonStyle::kLine) << std::endl;
     return;
@@ -63,7 +81,6 @@ void TurnPrinter::Show(const v1::Delta& delta) {
   if (delta.text().empty() || !live_) return;
   ClearProgress();
   std::cout << TerminalText(delta.text()) << std::flush;
-  ends_line_ = delta.text().back() == '\n';
 }
 
 void TurnPrinter::Progress(const v1::Progress& progress) {
@@ -83,9 +100,8 @@ void TurnPrinter::ClearProgress() {
 void TurnPrinter::End() {
   ClearProgress();
   if (json_) return;
-  for (size_t i = 0; i < samples_.size(); ++i) {
-    const Sample& sample = samples_[i];
-    if (!live_) std::cout << "--- sample " << i << "\n" << TerminalText(sample.text);
+  for (const auto& [index, sample] : samples_) {
+    if (!live_) std::cout << "--- sample " << index << "\n" << TerminalText(sample.text);
     // All text is out by now, so a sample without any is one of a model without a tokenizer.
     if (sample.text.empty() && !sample.ids.empty()) std::cout << absl::StrJoin(sample.ids, " ");
     if (!sample.ids.empty() && !absl::EndsWith(sample.text, "\n")) std::cout << "\n";
@@ -100,8 +116,10 @@ absl::StatusOr<v1::Finished> RunTurn(const CommandContext& context, const v1::Ge
   {
     CancelOnInterrupt cancel(context, request.request_id(), &canceller);
     finished =
-        context.client->Generate(request, LongCall(&canceller),
-                                 [printer](const v1::GenerateResponse& event) { printer->OnEvent(event); });
+        context.client->Generate(request, LongCall(&canceller), [&](const v1::GenerateResponse& event) {
+          if (event.has_started()) cancel.OnStarted();
+          printer->OnEvent(event);
+        });
   }
   printer->End();
   return finished;

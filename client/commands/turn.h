@@ -1,6 +1,7 @@
 // A turn on the terminal: text as it comes, a progress line, Ctrl-C, the end.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -11,14 +12,16 @@ namespace sessa {
 // Shows a turn's events. One thread.
 class TurnPrinter {
  public:
-  // `samples`: above 1 the samples are shown one after the other at the end.
-  TurnPrinter(bool json, int samples);
+  // `live`: for a turn of one sample, whose text appears as it comes. Else the samples are shown one after
+  // the other at the end.
+  TurnPrinter(bool json, bool live);
   void OnEvent(const v1::GenerateResponse& event);
   void End();  // the stream is over: finishes the line
 
   const v1::Started& started() const { return started_; }
-  bool ends_line() const { return ends_line_; }        // the text so far is empty or ends with a newline
   v1::FinishReason reason() const { return reason_; }  // of the last sample that finished
+  // What the model said last: the end of its text, the stop string included. Empty: it said nothing.
+  const std::string& last_text() const { return last_text_; }
 
  private:
   struct Sample {
@@ -30,16 +33,16 @@ class TurnPrinter {
   void Show(const v1::Delta& delta);
 
   const bool json_;
-  const bool live_;  // one sample: text appears as it comes
+  const bool live_;
   bool showed_progress_ = false;
-  bool ends_line_ = true;
+  std::string last_text_;
   v1::Started started_;
   v1::FinishReason reason_ = v1::FINISH_REASON_UNSPECIFIED;
-  std::vector<Sample> samples_;
+  std::map<int32_t, Sample> samples_;  // by index; those that the server has spoken of
 };
 
 // Runs a turn. The first Ctrl-C asks the server to cancel it (the session keeps what was sent), the second
-// one gives up the call.
+// one gives up the call, and so does the first one where the server cannot be asked.
 absl::StatusOr<v1::Finished> RunTurn(const CommandContext& context, const v1::GenerateRequest& request,
                                      TurnPrinter* printer);
 
