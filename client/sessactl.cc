@@ -128,4 +128,9 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace sessa
 
-int main(int argc, char** argv) { return sessa::Main(argc, argv); }
+int main(int argc, char** argv) {
+  const int code = sessa::Main(argc, argv);
+  if (std::cout.flush()) return code;
+  std::cerr << "sessactl: cannot write standard output" << std::endl;
+  return code == sessa::kExitOk ? sessa::kExitFailed : code;
+}

@@ -64,6 +64,7 @@ int Drain(const CommandContext& context) {
   v1::DrainRequest request;
   request.set_request_id(RandomId());
   const absl::Duration timeout = absl::GetFlag(FLAGS_drain_timeout);
+  if (timeout < absl::ZeroDuration()) return FailUsage(context, "--drain_timeout: at least 0");
   if (timeout > absl::ZeroDuration()) *request.mutable_timeout() = ToProto(timeout);
   const absl::Status status = context.client->Drain(request, LongCall(nullptr));
   if (!status.ok()) return Fail(context, status);

@@ -52,6 +52,7 @@ int Print(const CommandContext& context, const absl::StatusOr<v1::Session>& sess
 
 int List(const CommandContext& context) {
   const int limit = absl::GetFlag(FLAGS_limit);
+  if (limit < 0) return FailUsage(context, "--limit: at least 0");
   v1::ListSessionsResponse all;
   v1::ListSessionsRequest request;
   do {
@@ -115,7 +116,7 @@ int Fork(const CommandContext& context) {
 
 int Rewind(const CommandContext& context) {
   const auto position = absl::GetFlag(FLAGS_position);
-  if (!position) return Fail(context, absl::InvalidArgumentError("--position says how many tokens to keep"));
+  if (!position) return FailUsage(context, "--position says how many tokens to keep");
   v1::RewindSessionRequest request;
   request.set_request_id(RandomId());
   request.set_session_id(context.args[0]);

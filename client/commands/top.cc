@@ -38,7 +38,7 @@ int Top(const CommandContext& context) {
           }
           std::cout << (live ? "\x1B[H" : "") << screen << (live ? "\x1B[J" : "") << std::flush;
         }
-        return !once;
+        return !once && std::cout.good();  // what nobody can read need not go on
       });
   if (live) std::cout << "\x1B[?25h" << std::flush;
   context.interrupts->SetHandler(nullptr);

@@ -1,10 +1,7 @@
 // sessactl as a program: output, exit codes and help, against a fake server.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <cstdio>
 #include <fstream>
 #include <string>
 
@@ -12,7 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "client/commands/status_view.h"
 #include "client/rpc_errors.h"
-#include "tests/client/fake_server.h"
+#include "tests/client/sessactl_fixture.h"
 
 namespace sessa {
 namespace {
@@ -21,30 +18,6 @@ using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::Not;
 using ::testing::StartsWith;
-
-struct Outcome {
-  int exit_code;
-  std::string out;  // standard output and standard error
-};
-
-class SessactlTest : public ::testing::Test {
- protected:
-  Outcome Run(const std::string& arguments, const std::string& input = "") {
-    const std::string command = absl::StrCat("printf '", input, "' | ", SESSACTL, " ", arguments, " 2>&1");
-    FILE* pipe = popen(command.c_str(), "r");
-    Outcome outcome{-1, ""};
-    std::array<char, 4096> buffer;
-    for (size_t n; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;)
-      outcome.out.append(buffer.data(), n);
-    const int status = pclose(pipe);
-    outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    return outcome;
-  }
-  Outcome RunHere(const std::string& arguments, const std::string& input = "") {
-    return Run(absl::StrCat(arguments, " --server=", server_.address()), input);
-  }
-  FakeServer server_;
-};
 
 TEST_F(SessactlTest, GeneratePrintsTheText) {
   const Outcome outcome =
@@ -68,6 +41,86 @@ TEST_F(SessactlTest, GenerateReadsItsPromptFromAPipe) {
 TEST_F(SessactlTest, GenerateTakesIds) {
   RunHere("generate --token_ids=1,7,9 --max_tokens=0 --keep");
   EXPECT_THAT(server_.requests().at(0).token_ids().ids(), ::testing::ElementsAre(1, 7, 9));
+}
+
+TEST_F(SessactlTest, AnEmptyPromptIsAPromptAndLeavesStandardInputAlone) {
+  RunHere("generate --session=s --max_tokens=1 ''", "not the prompt\\n");
+  EXPECT_EQ(server_.requests().at(0).text(), "");
+  RunHere("generate --max_tokens=1", "the prompt\\n");
+  EXPECT_EQ(server_.requests().at(1).text(), "the prompt\n");
+}
+
+TEST_F(SessactlTest, WhatCannotBeReadIsNoPrompt) {
+  for (const char* arguments :
+       {"generate --prompt_file=/", "generate </", "tokenize --prompt_file=/no/such/file"}) {
+    const Outcome outcome = RunHere(arguments);
+    EXPECT_EQ(outcome.exit_code, kExitInvalid) << arguments;
+    EXPECT_THAT(outcome.out, HasSubstr("cannot read")) << arguments;
+  }
+  EXPECT_TRUE(server_.requests().empty());
+}
+
+TEST_F(SessactlTest, SamplesAreShownOneAfterTheOther) {
+  EXPECT_EQ(RunHere("generate hello --n=2 --max_tokens=1").out, "--- sample 0\nw0 \n--- sample 1\nw0 \n");
+  EXPECT_EQ(RunHere("generate hello --n=0 --max_tokens=1").out, "w0 \n") << "0 is 1";
+}
+
+TEST_F(SessactlTest, AWrongNumberOfSamplesIsTheServersToRefuse) {
+  for (const char* n : {"-1", "17", "1000000000"}) {
+    const Outcome outcome = RunHere(absl::StrCat("generate hello --n=", n));
+    EXPECT_EQ(outcome.exit_code, kExitInvalid) << n;
+    EXPECT_THAT(outcome.out, HasSubstr("field sampling.n")) << n;
+  }
+}
+
+TEST_F(SessactlTest, TextThatIsNotUtf8IsSaidByPlace) {
+  for (const auto& [arguments, problem] : std::vector<std::pair<std::string, std::string>>{
+           {"generate", "text: not UTF-8 at byte 3"},
+           {"tokenize --prompt_file=-", "text: not UTF-8 at byte 3"},
+           {"chat", "text: not UTF-8"},
+           {"generate a --stop='b,\\xFF'", "sampling.stop[1]: not UTF-8 at byte 0"},
+           {"score a b $(printf '\\377')", "choices[1].text: not UTF-8 at byte 0"},
+           {"sessions show $(printf '\\377')", "session_id: not UTF-8 at byte 0"}}) {
+    const Outcome outcome = RunHere(arguments, "abc\\377\\n");
+    EXPECT_EQ(outcome.exit_code, kExitInvalid) << arguments;
+    EXPECT_THAT(outcome.out, HasSubstr(problem)) << arguments;
+    EXPECT_THAT(outcome.out, Not(HasSubstr("libprotobuf"))) << arguments;
+  }
+}
+
+TEST_F(SessactlTest, ScoreTakesItsPromptFromOnePlaceAndTheRestAsChoices) {
+  const std::string file = absl::StrCat(::testing::TempDir(), "/prompt");
+  std::ofstream(file) << "from a file";
+  for (const auto& [arguments, prompt] : std::vector<std::pair<std::string, std::string>>{
+           {"score hello yes no", "hello"},
+           {absl::StrCat("score yes no --prompt_file=", file), "from a file"},
+           {"score yes no --token_ids=1,7", ""},
+           {"score '' yes no", ""}}) {
+    const Outcome outcome = RunHere(arguments, "not the prompt");
+    EXPECT_EQ(outcome.exit_code, 0) << arguments << outcome.out;
+    const v1::ScoreRequest request = server_.scores().back();
+    EXPECT_EQ(request.text(), prompt) << arguments;
+    EXPECT_EQ(request.token_ids().ids_size(), arguments.find("--token_ids") == std::string::npos ? 0 : 2);
+    ASSERT_EQ(request.choices_size(), 2) << arguments;
+    EXPECT_EQ(request.choices(0).text(), "yes") << arguments;
+  }
+  RunHere("score", "piped");
+  EXPECT_EQ(server_.scores().back().text(), "piped");
+}
+
+TEST_F(SessactlTest, OutputThatIsLostIsAFailure) {
+  for (const char* arguments : {"model >/dev/full", "generate hello --max_tokens=1 >/dev/full",
+                                "top --once --json >/dev/full", "--help >/dev/full"}) {
+    const Outcome outcome = RunHere(arguments);
+    EXPECT_EQ(outcome.exit_code, kExitFailed) << arguments;
+    EXPECT_THAT(outcome.out, HasSubstr("cannot write standard output")) << arguments;
+  }
+  EXPECT_EQ(RunHere("generate error:queue --json >/dev/full").exit_code, kExitUnavailable)
+      << "what went wrong before says more";
+}
+
+TEST_F(SessactlTest, TopEndsWhenItsOutputIsLost) {
+  EXPECT_EQ(RunHere("top --json >/dev/full").exit_code, kExitFailed);
 }
 
 TEST_F(SessactlTest, AKeptSessionIsNamed) {
@@ -102,8 +155,12 @@ TEST_F(SessactlTest, UsageErrorsSayWhatIsWrong) {
                                                         {"sessions show", "missing ID"},
                                                         {"model extra", "unexpected argument 'extra'"},
                                                         {"sessions", "sessions list"},
+                                                        {"drain --drain_timeout=-5s", "--drain_timeout"},
+                                                        {"sessions list --limit=-3", "--limit"},
+                                                        {"sessions rewind s", "--position"},
+                                                        {"chat --question='\\q'", "--question"},
                                                         {"generate --no_such_flag", "no_such_flag"}}) {
-    const Outcome outcome = Run(arguments);
+    const Outcome outcome = RunHere(arguments);
     EXPECT_EQ(outcome.exit_code, kExitUsage) << arguments;
     EXPECT_THAT(outcome.out, HasSubstr(problem)) << arguments;
   }
@@ -121,20 +178,7 @@ TEST_F(SessactlTest, EveryCommandHasAManual) {
     EXPECT_THAT(manual.out, HasSubstr(absl::StrCat("Usage: sessactl ", command)));
     EXPECT_THAT(manual.out, HasSubstr("Exit codes"));
   }
-}
-
-TEST_F(SessactlTest, ChatAsksAndTellsInOneSession) {
-  const Outcome outcome = RunHere("chat --max_tokens=2", "Tom is in.\\nWhere is Tom?\\n");
-  EXPECT_EQ(outcome.exit_code, 0) << outcome.out;
-  const auto requests = server_.requests();
-  ASSERT_EQ(requests.size(), 2u);
-  EXPECT_EQ(requests[0].text(), "Tom is in.\n");
-  EXPECT_EQ(requests[0].sampling().max_tokens(), 0) << "told, not asked";
-  EXPECT_EQ(requests[1].text(), "Q: Where is Tom?\nA:");
-  EXPECT_EQ(requests[1].session_id(), "session1");
-  EXPECT_EQ(requests[1].sampling().temperature(), 0);
-  EXPECT_THAT(outcome.out, HasSubstr("w0 w1 "));
-  EXPECT_THAT(outcome.out, HasSubstr("chat --session=session1"));
+  EXPECT_THAT(Run("chat --help").out, HasSubstr("(default Q: {}\\nA:)")) << "as it would be written";
 }
 
 TEST_F(SessactlTest, SessionsListAndDelete) {
@@ -161,26 +205,6 @@ TEST_F(SessactlTest, TopOncePrintsWithoutEscapes) {
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.out, HasSubstr("serving"));
   EXPECT_THAT(outcome.out, Not(HasSubstr("\x1B")));
-}
-
-// Ctrl-C cancels the turn through the server, so that its session stays in order.
-TEST_F(SessactlTest, InterruptCancelsTheTurn) {
-  const std::string command = absl::StrCat(SESSACTL, " generate wait --server=", server_.address(),
-                                           " 2>&1 & echo $!; wait $!; echo exit $?");
-  FILE* pipe = popen(command.c_str(), "r");
-  std::array<char, 256> line;
-  ASSERT_NE(fgets(line.data(), line.size(), pipe), nullptr);
-  const pid_t pid = std::stoi(line.data());
-  server_.WaitForTurns(1);
-  // The first token is printed once the stream runs, and the handler is set before that.
-  std::string out;
-  for (int c; (c = fgetc(pipe)) != EOF && c != ' ';) out.push_back(static_cast<char>(c));
-  EXPECT_EQ(out, "w0");
-  kill(pid, SIGINT);
-  for (size_t n; (n = fread(line.data(), 1, line.size(), pipe)) > 0;) out.append(line.data(), n);
-  pclose(pipe);
-  EXPECT_THAT(out, HasSubstr("sessactl: cancelled"));
-  EXPECT_THAT(out, HasSubstr(absl::StrCat("exit ", static_cast<int>(kExitCancelled))));
 }
 
 TEST(StatusView, GaugesAndBars) {
