@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "client/flag_help.h"
 
 namespace sessa {
 namespace {
@@ -26,29 +27,6 @@ std::string Indented(absl::string_view text) {
   std::string out;
   for (absl::string_view line : absl::StrSplit(text, '\n')) absl::StrAppend(&out, "  ", line, "\n");
   return out;
-}
-
-// "  --name  text", broken at spaces before column 110.
-std::string FlagHelp(const char* name) {
-  constexpr size_t kIndent = 26, kColumns = 110;
-  const absl::CommandLineFlag* flag = absl::FindCommandLineFlag(name);
-  if (flag == nullptr) return "";
-  std::string text = flag->Help();
-  const std::string value = flag->DefaultValue();
-  if (!value.empty() && value != "false" && value != "0" && value != "inf") {
-    absl::StrAppend(&text, " (default ", value, ")");
-  }
-  std::string out = absl::StrFormat("  --%-*s", static_cast<int>(kIndent) - 4, name);
-  size_t column = kIndent;
-  for (absl::string_view word : absl::StrSplit(text, ' ')) {
-    if (column + word.size() + 1 > kColumns) {
-      absl::StrAppend(&out, "\n", std::string(kIndent, ' '));
-      column = kIndent;
-    }
-    absl::StrAppend(&out, column == kIndent ? "" : " ", word);
-    column += word.size() + 1;
-  }
-  return out + "\n";
 }
 
 bool Contains(const std::vector<const char*>& names, absl::string_view name) {

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/commands/command.h"
+#include "client/flag_help.h"
 #include "client/flags.h"
 #include "client/help.h"
 
@@ -58,14 +59,6 @@ int Usage(const std::string& problem) {
   return kExitUsage;
 }
 
-bool WantsHelp(const std::vector<std::string>& arguments) {
-  for (const std::string& argument : arguments) {
-    if (argument == "--") return false;
-    if (argument == "--help" || argument == "-h" || argument == "-help") return true;
-  }
-  return false;
-}
-
 // Words that are no flags, for finding the command before the flags are parsed.
 std::vector<std::string> Words(const std::vector<std::string>& arguments) {
   std::vector<std::string> words;
@@ -87,7 +80,7 @@ int Main(int argc, char** argv) {
     std::cout << (command == nullptr ? ProgramHelp(commands) : CommandHelp(*command));
     return kExitOk;
   }
-  if (WantsHelp(arguments)) {
+  if (WantsHelp(argc, argv)) {
     std::cout << (command == nullptr ? ProgramHelp(commands) : CommandHelp(*command));
     return kExitOk;
   }

@@ -1,6 +1,8 @@
 // sessactl chat, its lines from a pipe.
 #include <gmock/gmock.h>
 
+#include <array>
+
 #include "client/rpc_errors.h"
 #include "tests/client/sessactl_fixture.h"
 

@@ -5,6 +5,9 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <array>
+#include <cstdio>
+
 #include "client/rpc_errors.h"
 #include "tests/client/sessactl_fixture.h"
 
