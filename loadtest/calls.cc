@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "client/rpc_errors.h"
 #include "client/text.h"
@@ -15,6 +16,12 @@ namespace {
 // A user whose turn was refused tries again after the server's RetryInfo, within these bounds.
 constexpr absl::Duration kMinBackOff = absl::Milliseconds(20), kMaxBackOff = absl::Seconds(5);
 constexpr absl::Duration kDeleteTimeout = absl::Seconds(10);
+
+// The turn came to its own end; OK with another reason is a turn that was broken off in order.
+bool EndsByItself(v1::FinishReason reason) {
+  return reason == v1::FINISH_REASON_STOP || reason == v1::FINISH_REASON_EOS ||
+         reason == v1::FINISH_REASON_LENGTH || reason == v1::FINISH_REASON_CONTEXT_FULL;
+}
 
 std::string OutcomeName(const absl::Status& status) {
   const std::string code = absl::StatusCodeToString(status.code());
@@ -29,8 +36,8 @@ TurnCall::TurnCall(const CallHost& host, std::shared_ptr<LoadSession> session, i
     : host_(host), session_(std::move(session)), cancel_after_(cancel_after), done_(std::move(done)) {}
 
 void TurnCall::Begin(const v1::GenerateRequest& request, absl::Time scheduled, absl::Duration timeout) {
-  start_ = SinceStart();
-  host_.recorder->OnStart(start_, host_.start + start_ - scheduled);
+  start_ = scheduled - host_.start;
+  host_.recorder->OnStart(start_, SinceStart());
   if (timeout != absl::InfiniteDuration()) context_.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
   reader_ = session_->connection->inference->PrepareAsyncGenerate(&context_, request, host_.queue);
   reader_->StartCall(this);
@@ -57,7 +64,7 @@ void TurnCall::OnResponse() {
   } else if (response_.has_delta() && response_.delta().token_ids_size() > 0) {
     OnTokens(response_.delta().token_ids_size());
   } else if (response_.has_sample_finished()) {
-    finish_reason_ = v1::FinishReason_Name(response_.sample_finished().reason());
+    finish_reason_ = response_.sample_finished().reason();
   } else if (response_.has_finished()) {
     const v1::Usage& usage = response_.finished().usage();
     finished_ = true;
@@ -82,11 +89,15 @@ void TurnCall::End() {
   const absl::Status status = FromGrpcStatus(status_);
   const bool cancelled = cancel_after_ >= 0 && status.code() == absl::StatusCode::kCancelled;
   const bool broken = status.ok() && !finished_;  // the server must send `finished` before OK
-  const bool failed = !cancelled && (broken || !status.ok());
+  const bool cut_off = status.ok() && finished_ && !EndsByItself(finish_reason_);
+  const bool failed = !cancelled && (broken || cut_off || !status.ok());
+  const std::string reason = v1::FinishReason_Name(finish_reason_);
   const std::string name = cancelled ? "cancelled by the scenario"
                            : broken  ? "OK without finished"
+                           : cut_off ? absl::StrCat("OK/", absl::StripPrefix(reason, "FINISH_REASON_"))
                                      : OutcomeName(status);
-  host_.recorder->OnEnd(start_, SinceStart(), name, failed, finish_reason_);
+  const bool has_reason = finish_reason_ != v1::FINISH_REASON_UNSPECIFIED;
+  host_.recorder->OnEnd(start_, SinceStart(), name, failed, has_reason ? reason : "");
   Outcome outcome{.cancelled = cancelled};
   if (failed) {
     const absl::Duration wanted = GetErrorDetail(status).retry_after.value_or(kMinBackOff);

@@ -82,11 +82,12 @@ class TurnCall : public Tag {
   v1::GenerateResponse response_;
   grpc::Status status_;
   Phase phase_ = Phase::kStarting;
-  absl::Duration start_, last_token_;  // since the start of the run
+  absl::Duration start_;       // when it should have begun, since the start of the run
+  absl::Duration last_token_;  // since the start of the run
   int prompt_tokens_ = 0;
   int64_t tokens_ = 0;
   bool finished_ = false;  // the `finished` event came
-  std::string finish_reason_;
+  v1::FinishReason finish_reason_ = v1::FINISH_REASON_UNSPECIFIED;
 };
 
 // Forgets a kept session that the scenario is done with; whether that works is not recorded.

@@ -20,9 +20,9 @@ absl::StatusOr<Distribution> Distribution::Parse(absl::string_view text) {
   const absl::string_view kind = parts[0];
   std::vector<double> numbers;
   for (size_t i = 1; i < parts.size(); ++i) {
-    if (!absl::SimpleAtod(parts[i], &number) || !std::isfinite(number) || number < 0) {
+    if (!absl::SimpleAtod(parts[i], &number) || !(number >= 0 && number <= kMost)) {
       return absl::InvalidArgumentError(
-          absl::StrCat("'", parts[i], "' in '", text, "' is not a number of at least 0"));
+          absl::StrCat("'", parts[i], "' in '", text, "' is not a number in [0, 1e9]"));
     }
     numbers.push_back(number);
   }
@@ -52,9 +52,9 @@ double Distribution::Sample(Random* random) const {
     case Kind::kUniform:
       return a_ + (b_ - a_) * random->Uniform();
     case Kind::kExponential:
-      return a_ * random->Exponential();
+      return std::min(a_ * random->Exponential(), kMost);
     case Kind::kLogNormal:
-      return std::min(a_ * std::exp(b_ * random->Normal()), max());
+      return std::min({a_ * std::exp(b_ * random->Normal()), max(), kMost});
   }
   return 0;
 }

@@ -10,13 +10,14 @@
 
 namespace sessa {
 
-// A non-negative number at random: a length in tokens, or a time in seconds. Immutable.
+// A number in [0, kMost] at random: a length in tokens, or a time in seconds. Immutable.
 class Distribution {
  public:
-  Distribution() = default;  // always 0
+  static constexpr double kMost = 1e9;  // fits an int32; what an unbounded distribution gives is cut there
+  Distribution() = default;             // always 0
 
   // "128" or "fixed:128"; "uniform:16:256"; "exponential:MEAN"; "lognormal:MEDIAN:SIGMA[:MAX]", SIGMA being
-  // the deviation of the logarithm. INVALID_ARGUMENT says what is wrong.
+  // the deviation of the logarithm. INVALID_ARGUMENT says what is wrong, a number above kMost included.
   static absl::StatusOr<Distribution> Parse(absl::string_view text);
 
   double Sample(Random* random) const;

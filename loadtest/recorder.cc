@@ -19,9 +19,9 @@ Recorder::Step& Recorder::StepAt(absl::Duration at) {
   return steps_[index];
 }
 
-void Recorder::OnStart(absl::Duration at, absl::Duration late_by) {
+void Recorder::OnStart(absl::Duration start, absl::Duration at) {
   ++StepAt(at).started;
-  if (Measured(at)) late.Add(absl::ToDoubleSeconds(late_by));
+  if (Measured(start)) late.Add(absl::ToDoubleSeconds(at - start));
 }
 
 void Recorder::OnPromptDone(absl::Duration at, int count) {
@@ -45,7 +45,8 @@ void Recorder::OnFirstToken(absl::Duration start, absl::Duration at) {
 void Recorder::OnTokens(absl::Duration start, absl::Duration at, absl::Duration since, int count) {
   StepAt(at).generated_tokens += count;
   if (Measured(at) && at <= until) generated_tokens += count;
-  if (Measured(start) && since > absl::ZeroDuration()) gap.Add(absl::ToDoubleSeconds(since));
+  // As with the tokens themselves: after the end the load falls, and gaps with it.
+  if (Measured(start) && at <= until && since > absl::ZeroDuration()) gap.Add(absl::ToDoubleSeconds(since));
 }
 
 void Recorder::OnEnd(absl::Duration start, absl::Duration at, const std::string& outcome, bool failed,

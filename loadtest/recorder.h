@@ -13,7 +13,9 @@
 namespace sessa {
 
 // One thread. Times are since the start of the run; only what falls after the warm-up enters the figures, but
-// the series over time holds everything.
+// the series over time holds everything. A turn's `start` is when it should have begun: what a user waits
+// because sessaload is behind its own schedule is part of the latencies, as it would be if the users were
+// people.
 class Recorder {
  public:
   // `bucket`: width of the series' steps. `seed`: of the choice of points to keep.
@@ -26,11 +28,11 @@ class Recorder {
   };
   // A turn as a point of a plot.
   struct Point {
-    double at = 0;       // seconds, of its start
+    double at = 0;       // seconds, when it should have begun
     double seconds = 0;  // to its first token
   };
 
-  void OnStart(absl::Duration at, absl::Duration late);     // `late`: after its scheduled time
+  void OnStart(absl::Duration start, absl::Duration at);    // `at`: when it really began
   void OnPromptDone(absl::Duration at, int prompt_tokens);  // the first token came, or the end without one
   void OnFirstToken(absl::Duration start, absl::Duration at);
   void OnTokens(absl::Duration start, absl::Duration at, absl::Duration gap,
@@ -47,7 +49,7 @@ class Recorder {
   const std::map<std::string, uint64_t>& outcomes() const { return outcomes_; }
   const std::map<std::string, uint64_t>& finish_reasons() const { return finish_reasons_; }
 
-  // Of turns that began after the warm-up.
+  // Of turns that began after the warm-up; `gap` only where it ended by `until`.
   Histogram first_token, gap, whole, late;
   uint64_t turns = 0, failed_turns = 0;
   int64_t cached_tokens = 0, recomputed_tokens = 0;

@@ -31,13 +31,14 @@ double CpuSeconds() {
 
 // Connections that are up: gRPC 1.51 may take the first attempt for a refused one (grpc/grpc 35064), which is
 // not what is to be measured. One that does not come up fails its calls.
-std::vector<std::unique_ptr<Connection>> Connect(const std::string& server, int count) {
+std::vector<std::unique_ptr<Connection>> Connect(const std::string& server, int count,
+                                                 const std::atomic<int>& stops) {
   std::vector<std::unique_ptr<Connection>> connections;
   for (int i = 0; i < count; ++i) {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // or equal channels would share one connection
     const auto channel = grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), arguments);
-    channel->WaitForConnected(std::chrono::system_clock::now() + kConnectTime);
+    if (stops == 0) channel->WaitForConnected(std::chrono::system_clock::now() + kConnectTime);
     connections.push_back(std::make_unique<Connection>(
         Connection{v1::Inference::NewStub(channel), v1::Sessions::NewStub(channel)}));
   }
@@ -155,9 +156,11 @@ std::optional<ServerFigures> ServerDifference(const std::vector<Result::ServerPo
 }
 
 absl::StatusOr<Result> RunScenario(const Scenario& scenario, const std::string& server,
-                                   std::atomic<bool>* stop) {
+                                   const std::atomic<int>* stops) {
   Result result;
-  auto model = Client({.server = server}).GetModel({.deadline = absl::Now() + absl::Seconds(10)});
+  Client client(
+      {.server = server});  // to the end: gRPC shuts down with its last user, and not twice in a run
+  auto model = client.GetModel({.deadline = absl::Now() + absl::Seconds(10)});
   if (!model.ok()) return model.status();
   result.model = *std::move(model);
   result.server = server;
@@ -166,8 +169,8 @@ absl::StatusOr<Result> RunScenario(const Scenario& scenario, const std::string& 
   result.threads = scenario.threads;
   result.channels = scenario.channels;
 
-  const auto connections = Connect(server, scenario.channels);
-  ServerWatch watch(server, kWatchInterval);
+  const auto connections = Connect(server, scenario.channels, *stops);
+  ServerWatch watch(&client, kWatchInterval);
   std::atomic<int64_t> turns_begun = 0;
   result.start = absl::Now();
   const bool timed = scenario.duration > absl::ZeroDuration();
@@ -177,15 +180,16 @@ absl::StatusOr<Result> RunScenario(const Scenario& scenario, const std::string& 
                                    .model = &result.model,
                                    .start = result.start,
                                    .turns_begun = &turns_begun,
-                                   .stopped = stop},
+                                   .stops = stops},
                                   connections);
+  // The whole window counts, with what was idle of it, unless the load ended before.
+  const bool whole_window = timed && absl::Now() >= measured_from + scenario.duration;
   result.client_cpu_seconds = cpu.Stop();
   watch.Stop();
 
   CopyRecorder(all, &result);
   result.warm_up_seconds = absl::ToDoubleSeconds(scenario.warm_up);
-  const absl::Duration end =
-      timed ? std::min(scenario.warm_up + scenario.duration, all.last_end) : all.last_end;
+  const absl::Duration end = whole_window ? scenario.warm_up + scenario.duration : all.last_end;
   result.measured_seconds = std::max(0.0, absl::ToDoubleSeconds(end - scenario.warm_up));
   for (const auto& update : watch.updates()) {
     result.server_points.push_back({absl::ToDoubleSeconds(update.at - result.start), update.status});

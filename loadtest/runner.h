@@ -10,10 +10,11 @@
 
 namespace sessa {
 
-// Blocks until it is over. `stop`, when set from another thread, ends it early. UNAVAILABLE when the server
-// cannot be reached at the start; what goes wrong later is counted in the result.
+// Blocks until it is over. `stops`, raised from another thread, ends it early: at 1 no turn begins any more,
+// as if the duration were over; at 2 those that run are cancelled. UNAVAILABLE when the server cannot be
+// reached at the start; what goes wrong later is counted in the result.
 absl::StatusOr<Result> RunScenario(const Scenario& scenario, const std::string& server,
-                                   std::atomic<bool>* stop);
+                                   const std::atomic<int>* stops);
 
 // The difference of the statuses that enclose [from, to] most closely from within; none with fewer than two.
 std::optional<ServerFigures> ServerDifference(const std::vector<Result::ServerPoint>& points, double from,

@@ -34,7 +34,7 @@ struct Scenario {
 
   // When. Turns that begin before `warm_up` are not measured; none begins after warm_up + duration, or after
   // `max_turns` (0: no limit); those that run then have `grace` to finish and are cancelled.
-  absl::Duration warm_up, duration, grace;
+  absl::Duration warm_up, duration, grace;  // the last two may be infinite
   int64_t max_turns = 0;
   absl::Duration ramp;  // closed loop: users start evenly over this time
 

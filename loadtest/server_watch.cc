@@ -4,15 +4,15 @@
 
 namespace sessa {
 
-ServerWatch::ServerWatch(const std::string& server, absl::Duration interval) : client_({.server = server}) {
+ServerWatch::ServerWatch(Client* client, absl::Duration interval) : client_(client) {
   thread_ = std::thread([this, interval] {
     // An error only means that the report has no server section, or a shorter one.
     client_
-        .WatchStatus(interval, {.canceller = &canceller_},
-                     [this](const v1::ServerStatus& status) {
-                       updates_.push_back({absl::Now(), status});
-                       return true;
-                     })
+        ->WatchStatus(interval, {.canceller = &canceller_},
+                      [this](const v1::ServerStatus& status) {
+                        updates_.push_back({absl::Now(), status});
+                        return true;
+                      })
         .IgnoreError();
   });
 }

@@ -1,7 +1,6 @@
 // What the server says of itself while the load runs.
 #pragma once
 
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -13,8 +12,8 @@ namespace sessa {
 // Collects ServerStatus messages on a thread of its own. A server without Admin gives none.
 class ServerWatch {
  public:
-  ServerWatch(const std::string& server, absl::Duration interval);
-  ~ServerWatch();  // Stop
+  ServerWatch(Client* client, absl::Duration interval);  // `client` outlives it
+  ~ServerWatch();                                        // Stop
   void Stop();
 
   struct Update {
@@ -25,7 +24,7 @@ class ServerWatch {
   const std::vector<Update>& updates() const { return updates_; }
 
  private:
-  Client client_;
+  Client* const client_;
   CallCanceller canceller_;
   std::vector<Update> updates_;  // the thread's until it is joined
   std::thread thread_;

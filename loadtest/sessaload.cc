@@ -1,15 +1,21 @@
 // sessaload: makes load for a sessad and reports what came of it. `sessaload --help` explains the flags;
 // loadtest/scenarios/ holds ready ones.
+#include <unistd.h>
+
 #include <fstream>
 #include <iostream>
+#include <map>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/flags/reflection.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/flag_help.h"
 #include "client/interrupts.h"
 #include "client/rpc_errors.h"
+#include "client/text.h"
 #include "loadtest/prompts.h"
 #include "loadtest/report.h"
 #include "loadtest/runner.h"
@@ -35,7 +41,7 @@ ABSL_FLAG(double, cancel_fraction, 0,
           "share of the turns that are cancelled after a random number of tokens, in [0, 1]");
 ABSL_FLAG(absl::Duration, warm_up, absl::Seconds(2), "turns that begin before are not measured");
 ABSL_FLAG(absl::Duration, duration, absl::Seconds(20),
-          "how long to make load after the warm-up; 0: until --max_turns");
+          "how long to make load after the warm-up; 0: until --max_turns; inf: until then or Ctrl-C");
 ABSL_FLAG(int64_t, max_turns, 0, "turns to begin at most, warm-up included; 0: no limit");
 ABSL_FLAG(absl::Duration, ramp, absl::ZeroDuration(), "closed loop: users start evenly over this time");
 ABSL_FLAG(absl::Duration, grace, absl::Seconds(30),
@@ -51,7 +57,7 @@ namespace sessa {
 namespace {
 
 constexpr char kUsage[] =
-    "makes load for a sessad and reports throughput and latency.\n\n"
+    "sessaload makes load for a sessad and reports throughput and latency.\n\n"
     "  sessaload --concurrency=8 --duration=30s --html=report.html\n"
     "  sessaload --rate=5 --turns=uniform:1:6 --think_time=exponential:2 "
     "--prompt_tokens=lognormal:200:0.8:1500\n"
@@ -59,9 +65,28 @@ constexpr char kUsage[] =
     "Distributions: N, fixed:N, uniform:LOW:HIGH, exponential:MEAN, lognormal:MEDIAN:SIGMA[:MAX].\n"
     "A closed loop (--concurrency) shows what the server can do; an open one (--rate) how long people wait, "
     "since\n"
-    "arrivals do not slow down with the server.\n"
+    "arrivals do not slow down with the server. Latencies count from when a turn should have begun.\n"
+    "Ctrl-C ends the load early, as if the duration were over; a second one cancels the turns that run, a "
+    "third one\n"
+    "leaves without a report.\n"
     "Exit codes: 0 done, 1 usage, 2 the daemon is not reachable, 3 more than --max_failed of the turns "
-    "failed.";
+    "failed,\n"
+    "7 a report could not be written.";
+
+std::string Help() {
+  std::map<std::string, const absl::CommandLineFlag*> ours;
+  for (const auto& [name, flag] : absl::GetAllFlags()) {
+    if (absl::EndsWith(flag->Filename(), "loadtest/sessaload.cc")) ours[std::string(name)] = flag;
+  }
+  std::string help = absl::StrCat(kUsage, "\n\nFlags\n");
+  for (const auto& [name, flag] : ours) absl::StrAppend(&help, FlagHelp(name));
+  return help + FlagHelp("flagfile");
+}
+
+bool Write(const std::string& path, const std::string& report) {
+  std::ofstream file(path);
+  return bool(file << report << std::flush);
+}
 
 absl::Status ParseDistribution(const char* flag, const std::string& text, Distribution* distribution) {
   auto parsed = Distribution::Parse(text);
@@ -84,8 +109,13 @@ absl::Status ReadSentences(Scenario* scenario) {
   std::ifstream file(path);
   if (!file) return absl::InvalidArgumentError(absl::StrCat("--prompt_file: cannot read ", path));
   for (std::string line; std::getline(file, line);) {
+    if (const size_t at = FindNonUtf8(line); at != std::string::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--prompt_file: not UTF-8 at byte ", at, " of '", TerminalText(line), "'"));
+    }
     if (!line.empty()) scenario->texts.push_back(line);
   }
+  if (file.bad()) return absl::InvalidArgumentError(absl::StrCat("--prompt_file: cannot read ", path));
   return absl::OkStatus();
 }
 
@@ -113,11 +143,19 @@ absl::StatusOr<Scenario> ScenarioFromFlags() {
   s.channels = std::max(absl::GetFlag(FLAGS_channels), s.threads);
   s.seed = absl::GetFlag(FLAGS_seed);
   status.Update(s.Validate());
+  const double max_failed = absl::GetFlag(FLAGS_max_failed);
+  if (!(max_failed >= 0 && max_failed <= 1)) {
+    status.Update(absl::InvalidArgumentError("--max_failed: in [0, 1]"));
+  }
   if (!status.ok()) return status;
   return s;
 }
 
 int Main(int argc, char** argv) {
+  if (WantsHelp(argc, argv)) {
+    std::cout << Help() << std::flush;
+    return std::cout ? kExitOk : kExitFailed;
+  }
   absl::SetProgramUsageMessage(kUsage);
   if (absl::ParseCommandLine(argc, argv).size() > 1) {
     std::cerr << "sessaload: takes flags only; see --help" << std::endl;
@@ -129,10 +167,12 @@ int Main(int argc, char** argv) {
     return kExitUsage;
   }
   Interrupts interrupts;
-  std::atomic<bool> stop = false;
-  interrupts.SetHandler([&stop] { stop = true; });
+  std::atomic<int> stops = 0;
+  interrupts.SetHandler([&stops] {
+    if (++stops > 2) _exit(kExitCancelled);
+  });
   const std::string server = absl::GetFlag(FLAGS_server);
-  const auto result = RunScenario(*scenario, server, &stop);
+  const auto result = RunScenario(*scenario, server, &stops);
   if (!result.ok()) {
     std::cerr << "sessaload: " << DescribeError(result.status(), server) << std::endl;
     return ExitCodeOf(result.status());
@@ -140,13 +180,12 @@ int Main(int argc, char** argv) {
 
   const std::string json_path = absl::GetFlag(FLAGS_json), html_path = absl::GetFlag(FLAGS_html);
   std::cout << (json_path == "-" ? JsonReport(*result) : TextReport(*result)) << std::flush;
-  bool written = true;
-  if (!json_path.empty() && json_path != "-")
-    written &= bool(std::ofstream(json_path) << JsonReport(*result));
-  if (!html_path.empty()) written &= bool(std::ofstream(html_path) << HtmlReport(*result));
+  bool written = bool(std::cout);
+  if (!json_path.empty() && json_path != "-") written &= Write(json_path, JsonReport(*result));
+  if (!html_path.empty()) written &= Write(html_path, HtmlReport(*result));
   if (!written) {
-    std::cerr << "sessaload: cannot write " << json_path << " or " << html_path << std::endl;
-    return kExitUsage;
+    std::cerr << "sessaload: cannot write the report" << std::endl;
+    return kExitFailed;
   }
   const double failed = result->turns > 0 ? static_cast<double>(result->failed_turns) / result->turns : 1;
   return failed > absl::GetFlag(FLAGS_max_failed) ? kExitInvalid : kExitOk;

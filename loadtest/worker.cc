@@ -14,7 +14,8 @@ constexpr absl::Duration kTick = absl::Milliseconds(50);
 constexpr int kSeries = 80;  // steps of the plots over time
 
 absl::Duration SeriesStep(const Scenario& scenario) {
-  if (scenario.duration <= absl::ZeroDuration()) return absl::Milliseconds(500);
+  const bool known = scenario.duration > absl::ZeroDuration() && scenario.duration < absl::InfiniteDuration();
+  if (!known) return absl::Milliseconds(500);
   return std::max((scenario.warm_up + scenario.duration) / kSeries, absl::Milliseconds(250));
 }
 
@@ -57,7 +58,7 @@ void Worker::Run() {
     if (IsOver()) {
       over_since = std::min(over_since, absl::Now());
       if (calls_ == 0) return;
-      if (absl::Now() - over_since > scenario_.grace) {
+      if (absl::Now() - over_since > scenario_.grace || setup_.stops->load() > 1) {
         for (TurnCall* call : turns_) call->Cancel();
       }
     }
@@ -157,7 +158,7 @@ bool Worker::MayBegin() {
 }
 
 bool Worker::IsOver() const {
-  if (setup_.stopped->load()) return true;
+  if (setup_.stops->load() > 0) return true;
   if (scenario_.max_turns > 0 && setup_.turns_begun->load() >= scenario_.max_turns) return true;
   return scenario_.duration > absl::ZeroDuration() &&
          absl::Now() >= setup_.start + scenario_.warm_up + scenario_.duration;

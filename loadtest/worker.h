@@ -26,7 +26,7 @@ struct WorkerSetup {
   const v1::Model* model = nullptr;
   absl::Time start;                             // of the run
   std::atomic<int64_t>* turns_begun = nullptr;  // of all workers
-  std::atomic<bool>* stopped = nullptr;         // Ctrl-C: as if the duration were over
+  const std::atomic<int>* stops = nullptr;      // as RunScenario has it
 };
 
 // Everything in it belongs to the thread that calls Run.

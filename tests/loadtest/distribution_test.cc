@@ -53,6 +53,16 @@ TEST(Distribution, LogNormalHasItsMedianAndSigma) {
   EXPECT_NEAR(std::log(samples[16827] / samples[10000]), 0.5, 0.04) << "84.13 % lie below one deviation";
 }
 
+// Lengths end up as int32.
+TEST(Distribution, NothingIsAboveTheMost) {
+  for (const char* text : {"5000000000", "uniform:0:5000000000", "lognormal:1:1:1e10", "inf", "nan"}) {
+    EXPECT_THAT(Distribution::Parse(text).status().message(), HasSubstr("[0, 1e9]")) << text;
+  }
+  for (const char* text : {"exponential:1e9", "lognormal:1e9:1e9"}) {
+    EXPECT_EQ(Samples(text).back(), Distribution::kMost) << text;
+  }
+}
+
 TEST(Distribution, LogNormalKeepsItsMaximum) {
   EXPECT_EQ(Samples("lognormal:200:2:500").back(), 500);
   EXPECT_EQ(Distribution::Parse("lognormal:200:2:500")->max(), 500);

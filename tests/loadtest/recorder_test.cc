@@ -10,7 +10,7 @@ const absl::Duration kWarmUp = absl::Seconds(2), kBucket = absl::Seconds(1);
 TEST(Recorder, WarmUpStaysOutOfTheFiguresButInTheSeries) {
   Recorder r(kWarmUp, kBucket, 1);
   const absl::Duration start = absl::Seconds(1.5);
-  r.OnStart(start, absl::ZeroDuration());
+  r.OnStart(start, start);
   r.OnPromptDone(absl::Seconds(1.6), 10);
   r.OnFirstToken(start, absl::Seconds(1.6));
   r.OnTokens(start, absl::Seconds(1.6), absl::ZeroDuration(), 1);
@@ -28,7 +28,7 @@ TEST(Recorder, WarmUpStaysOutOfTheFiguresButInTheSeries) {
 TEST(Recorder, MeasuresFromStartToFirstTokenToEnd) {
   Recorder r(kWarmUp, kBucket, 1);
   const absl::Duration start = absl::Seconds(3);
-  r.OnStart(start, absl::Milliseconds(2));
+  r.OnStart(start, start + absl::Milliseconds(2));
   r.OnFirstToken(start, absl::Seconds(3.25));
   r.OnTokens(start, absl::Seconds(3.25), absl::ZeroDuration(), 1);
   r.OnTokens(start, absl::Seconds(3.5), absl::Seconds(0.25), 2);
@@ -48,6 +48,23 @@ TEST(Recorder, TokensAfterTheEndDoNotCount) {
   EXPECT_EQ(r.generated_tokens, 1u);
 }
 
+TEST(Recorder, GapsAfterTheEndDoNotCount) {
+  Recorder r(kWarmUp, kBucket, 1);
+  r.until = absl::Seconds(10);
+  r.OnTokens(absl::Seconds(9), absl::Seconds(9.9), absl::Milliseconds(30), 1);
+  r.OnTokens(absl::Seconds(9), absl::Seconds(10.1), absl::Milliseconds(2), 1);
+  EXPECT_EQ(r.gap.count(), 1u);
+  EXPECT_DOUBLE_EQ(r.gap.max(), 0.03);
+}
+
+TEST(Recorder, ATurnBelongsToWhenItShouldHaveBegun) {
+  Recorder r(kWarmUp, kBucket, 1);
+  r.OnStart(absl::Seconds(1), absl::Seconds(3));
+  EXPECT_EQ(r.late.count(), 0u);
+  ASSERT_EQ(r.steps().size(), 4u);
+  EXPECT_EQ(r.steps()[3].started, 1u) << "it runs from then on";
+}
+
 TEST(Recorder, FailedTurnsHaveNoWholeTime) {
   Recorder r(kWarmUp, kBucket, 1);
   r.OnEnd(absl::Seconds(3), absl::Seconds(4), "UNAVAILABLE", true, "");
@@ -60,7 +77,7 @@ TEST(Recorder, FailedTurnsHaveNoWholeTime) {
 TEST(Recorder, MergeAddsEverything) {
   Recorder a(kWarmUp, kBucket, 1), b(kWarmUp, kBucket, 2);
   for (Recorder* r : {&a, &b}) {
-    r->OnStart(absl::Seconds(3), absl::ZeroDuration());
+    r->OnStart(absl::Seconds(3), absl::Seconds(3));
     r->OnFirstToken(absl::Seconds(3), absl::Seconds(3.1));
     r->OnEnd(absl::Seconds(3), absl::Seconds(4), "OK", false, "LENGTH");
   }

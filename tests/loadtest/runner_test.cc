@@ -4,8 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <set>
+#include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "loadtest/prompts.h"
 #include "tests/client/fake_server.h"
 
@@ -27,12 +30,12 @@ class RunnerTest : public ::testing::Test {
  protected:
   Result Run(const Scenario& scenario) {
     EXPECT_TRUE(scenario.Validate().ok()) << scenario.Validate();
-    auto result = RunScenario(scenario, server_.address(), &stop_);
+    auto result = RunScenario(scenario, server_.address(), &stops_);
     EXPECT_TRUE(result.ok()) << result.status();
     return *std::move(result);
   }
   FakeServer server_;
-  std::atomic<bool> stop_ = false;
+  std::atomic<int> stops_ = 0;
 };
 
 TEST_F(RunnerTest, EveryTurnIsCountedOnce) {
@@ -88,6 +91,27 @@ TEST_F(RunnerTest, RefusedTurnsAreFailuresByCodeAndReason) {
   EXPECT_EQ(r.outcomes.at("RESOURCE_EXHAUSTED/QUEUE_FULL"), 6u);
 }
 
+TEST_F(RunnerTest, TurnsThatWereBrokenOffInOrderAreFailures) {
+  for (const char* reason : {"CANCELLED", "DEADLINE", "DRAINED", "INTERRUPTED", "ERROR"}) {
+    Scenario s = Turns(3);
+    s.text_prompts = true;
+    s.texts = {absl::StrCat("reason:", reason)};
+    s.prompt_tokens = *Distribution::Parse("1");
+    const Result r = Run(s);
+    EXPECT_EQ(r.failed_turns, 3u) << reason;
+    EXPECT_EQ(r.outcomes.at(absl::StrCat("OK/", reason)), 3u);
+    EXPECT_EQ(r.whole.count(), 0u) << "they say nothing of how long a turn takes";
+  }
+}
+
+TEST_F(RunnerTest, ATurnThatFillsTheContextIsNoFailure) {
+  Scenario s = Turns(3);
+  s.text_prompts = true;
+  s.texts = {"reason:CONTEXT_FULL"};
+  s.prompt_tokens = *Distribution::Parse("1");
+  EXPECT_EQ(Run(s).outcomes.at("OK"), 3u);
+}
+
 TEST_F(RunnerTest, CancelledTurnsAreNoFailures) {
   Scenario s = Turns(20);
   s.cancel_fraction = 1;
@@ -99,8 +123,48 @@ TEST_F(RunnerTest, CancelledTurnsAreNoFailures) {
 }
 
 TEST_F(RunnerTest, StopEndsARunEarly) {
-  stop_ = true;
-  EXPECT_EQ(Run(Turns(1000)).turns, 0u);
+  stops_ = 1;
+  Scenario s = Turns(1000);
+  s.duration = absl::Hours(1);
+  const Result r = Run(s);
+  EXPECT_EQ(r.turns, 0u);
+  EXPECT_EQ(r.measured_seconds, 0) << "and its window with it";
+}
+
+// The grace would let them run for ever.
+TEST_F(RunnerTest, ASecondStopCancelsWhatRuns) {
+  Scenario s = Turns(1000);
+  s.text_prompts = true;
+  s.texts = {"wait"};
+  s.grace = absl::InfiniteDuration();
+  std::thread user([this] {
+    server_.WaitForTurns(4);
+    stops_ = 1;
+    stops_ = 2;
+  });
+  const Result r = Run(s);
+  user.join();
+  EXPECT_EQ(r.turns, 4u);
+  EXPECT_EQ(r.outcomes.at("CANCELLED"), 4u);
+}
+
+TEST_F(RunnerTest, RatesAreOfTheWholeWindowHoweverLittleHappensInIt) {
+  Scenario s = Turns(0);
+  s.duration = absl::Milliseconds(200);
+  s.turns = *Distribution::Parse("2");
+  s.think_time = *Distribution::Parse("3600");
+  const Result r = Run(s);
+  EXPECT_EQ(r.turns, 4u);
+  EXPECT_DOUBLE_EQ(r.measured_seconds, 0.2);
+}
+
+TEST_F(RunnerTest, WithoutAnEndTheSeriesHasStepsToo) {
+  Scenario s = Turns(10);
+  s.duration = absl::InfiniteDuration();
+  const Result r = Run(s);
+  EXPECT_EQ(r.turns, 10u);
+  EXPECT_EQ(r.step_seconds, 0.5);
+  EXPECT_TRUE(std::isfinite(r.measured_seconds));
 }
 
 TEST_F(RunnerTest, TheSameSeedSendsTheSamePrompts) {
@@ -115,8 +179,8 @@ TEST_F(RunnerTest, TheSameSeedSendsTheSamePrompts) {
 }
 
 TEST(Runner, NobodyThereIsUnavailable) {
-  std::atomic<bool> stop = false;
-  EXPECT_EQ(RunScenario(Turns(1), "127.0.0.1:1", &stop).status().code(), absl::StatusCode::kUnavailable);
+  const std::atomic<int> stops = 0;
+  EXPECT_EQ(RunScenario(Turns(1), "127.0.0.1:1", &stops).status().code(), absl::StatusCode::kUnavailable);
 }
 
 TEST(Scenario, RefusesNonsenseNamingTheFlag) {
@@ -131,6 +195,12 @@ TEST(Scenario, RefusesNonsenseNamingTheFlag) {
   s = Turns(1);
   s.cancel_fraction = 1.5;
   EXPECT_THAT(s.Validate().message(), ::testing::HasSubstr("--cancel_fraction"));
+  s = Turns(1);
+  s.warm_up = absl::InfiniteDuration();
+  EXPECT_THAT(s.Validate().message(), ::testing::HasSubstr("--warm_up"));
+  s = Turns(1);
+  s.turn_timeout = absl::ZeroDuration();
+  EXPECT_THAT(s.Validate().message(), ::testing::HasSubstr("--turn_timeout"));
 }
 
 TEST(Prompts, RandomIdsAvoidBosAndEos) {
