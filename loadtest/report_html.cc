@@ -118,7 +118,7 @@ std::string LatencyPlots(const Result& r) {
                   {"whole turn", r.whole.Cumulative()}}});
   Points dots;
   for (const Recorder::Point& point : r.points) dots.emplace_back(point.at, point.seconds);
-  return html + PlotHtml({.title = "Time to the first token, by when the turn began",
+  return html + PlotHtml({.title = "Time to the first token, by when the turn was due",
                           .x = TimeAxis(r),
                           .y = {.label = "first token (logarithmic)",
                                 .kind = PlotAxis::Kind::kSeconds,
