@@ -46,10 +46,9 @@ ABSL_FLAG(int32_t, cpu_threads, 0,
           "Threads of the CPU backend. Default 0: one for each core that the process may use.");
 ABSL_FLAG(std::string, state_memory, "auto",
           "Memory for the sessions' recurrent state: bytes with an optional suffix K, M, G or T, or auto (a "
-          "quarter "
-          "of RAM on a CPU, what is free less a reserve on a GPU). Touched only as it is used. When it is "
-          "full, the "
-          "longest idle session gives its state up and has it computed again on its return.");
+          "quarter of RAM on a CPU, but at most half of what the machine and its control groups have left; "
+          "what is free less a reserve on a GPU). Touched only as it is used. When it is full, the longest "
+          "idle session gives its state up and has it computed again on its return.");
 ABSL_FLAG(std::string, state_dtype, "auto",
           "Numbers of the state: f32; compact (k, v and kb in bf16, s in fp16: half the memory and half the "
           "traffic); "
