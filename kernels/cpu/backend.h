@@ -80,7 +80,6 @@ class Backend final : public Ops {
   int32_t rows() const { return static_cast<int32_t>(act_.rows.size()); }
   void PlaceRows();
   void FillRope();
-  void EmbedRow(int64_t row);
   // LayerNorm of the tile's rows, once a thread and phase.
   const void* Normed(const LayerNormArgs& norm, const Tile& tile, int thread);
   void ForgetNormed();
