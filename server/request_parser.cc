@@ -139,7 +139,7 @@ absl::Status CheckText(const std::string& field, const std::string& text, const 
                      {.reason = "NO_TOKENIZER", .field = field});
   }
   const int64_t most = limits.max_context * limits.max_token_bytes;
-  if (static_cast<int64_t>(text.size()) <= most) return absl::OkStatus();
+  if (limits.max_token_bytes == 0 || static_cast<int64_t>(text.size()) <= most) return absl::OkStatus();
   return MakeError(absl::StatusCode::kInvalidArgument,
                    absl::StrCat(field, ": ", text.size(), " bytes cannot fit: the context holds ",
                                 limits.max_context, " tokens of at most ", limits.max_token_bytes, " bytes"),

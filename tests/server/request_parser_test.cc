@@ -57,6 +57,16 @@ TEST(ParseGenerateTest, UnsetMeansTheDefaults) {
   EXPECT_THAT(t.sampling.enders, ElementsAre(2));
 }
 
+// Rewritten text may shrink without bound: that it is too long shows only once it is tokens.
+TEST(ParseGenerateTest, AnyTextMayFitWhereTokensHaveNoLongest) {
+  RequestLimits limits = Limits();
+  v1::GenerateRequest request;
+  request.set_text(std::string(100'000, ' '));
+  EXPECT_FALSE(ParseGenerate(request, limits, 42, "fresh").ok());
+  limits.max_token_bytes = 0;
+  EXPECT_TRUE(ParseGenerate(request, limits, 42, "fresh").ok());
+}
+
 TEST(ParseGenerateTest, TheCheckpointsDefaultsCount) {
   RequestLimits limits = Limits();
   limits.defaults.temperature = 0.5f;
