@@ -12,13 +12,17 @@ namespace sessa {
 namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kMost = std::numeric_limits<float>::max();
 
+// Results end at the border of float: parameters that clients may send make no logit +inf, which would be
+// taken for a fault of the model, nor ban a token.
 void ApplyPenalties(const SampleParams& params, const TokenCounts& counts, std::vector<float>& logits) {
   for (const auto& [token, count] : counts) {
-    if (count <= 0) continue;
     float& l = logits[token];
+    if (count <= 0 || l == -kInf) continue;
     l = l > 0 ? l / params.repetition_penalty : l * params.repetition_penalty;
     l -= params.frequency_penalty * static_cast<float>(count) + params.presence_penalty;
+    l = std::clamp(l, -kMost, kMost);
   }
 }
 

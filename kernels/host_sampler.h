@@ -8,6 +8,7 @@
 //  4. repetition_penalty r, for tokens that occur in the session: l = l > 0 ? l / r : l * r.
 //  5. frequency_penalty and presence_penalty, for the same tokens: l -= frequency * count + presence.
 //     (vLLM counts the prompt for 4 only; here all three count the whole session, prompts included.)
+//     A result of 4 and 5 beyond the range of float is the greatest or least float.
 //  6. temperature 0: the token with the greatest l, the lowest id of equals. Else p = softmax(l /
 //  temperature).
 //  7. top_k: keeps the k greatest l.

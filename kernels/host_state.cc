@@ -2,36 +2,15 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <string>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/host_memory.h"
 
 namespace sessa {
 namespace {
-
-// The number in a file such as memory.max; -1 where there is none ("max", or no such file).
-int64_t NumberIn(const char* file) {
-  std::ifstream in(file);
-  int64_t value = -1;
-  if (!(in >> value)) return -1;
-  return value;
-}
-
-int64_t MemoryAvailable() {
-  std::ifstream in("/proc/meminfo");
-  std::string key;
-  int64_t kilobytes = 0;
-  std::string unit;
-  while (in >> key >> kilobytes && std::getline(in, unit)) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
-  }
-  return 0;
-}
 
 std::byte* MapLazily(int64_t bytes) {
   void* memory =
@@ -46,13 +25,7 @@ HostState::~HostState() {
   if (open_slab_ != nullptr) munmap(open_slab_, open_pages_ * layout_.open_page_bytes());
 }
 
-int64_t HostState::AvailableBytes() {
-  int64_t available = MemoryAvailable();
-  const int64_t limit = NumberIn("/sys/fs/cgroup/memory.max");
-  const int64_t current = NumberIn("/sys/fs/cgroup/memory.current");
-  if (limit >= 0 && current >= 0) available = std::min(available, std::max<int64_t>(0, limit - current));
-  return available / 2;
-}
+int64_t HostState::AvailableBytes() const { return FreeHostMemory(memory_root_).value_or(0) / 2; }
 
 absl::Status HostState::Allocate(int32_t pages, int32_t open_pages) {
   if (slab_ != nullptr) return absl::FailedPreconditionError("state memory is already allocated");
@@ -64,10 +37,10 @@ absl::Status HostState::Allocate(int32_t pages, int32_t open_pages) {
   if (!open_expected) open_pages = 0;
   const int64_t bytes = pages * layout_.page_bytes();
   const int64_t open_bytes = open_pages * layout_.open_page_bytes();
-  const int64_t available = MemoryAvailable();
-  if (available > 0 && bytes + open_bytes > available) {
+  const std::optional<int64_t> available = FreeHostMemory(memory_root_);
+  if (available && bytes + open_bytes > *available) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("state memory: ", bytes + open_bytes, " bytes asked for ", pages, " pages, ", available,
+        absl::StrCat("state memory: ", bytes + open_bytes, " bytes asked for ", pages, " pages, ", *available,
                      " bytes of memory are free; one page needs ", layout_.page_bytes(), " bytes"));
   }
   slab_ = MapLazily(bytes);

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "kernels/half.h"
@@ -16,7 +18,9 @@ namespace sessa {
 // not the same.
 class HostState {
  public:
-  explicit HostState(const StateLayout& layout) : layout_(layout) {}
+  // `memory_root`: as FreeHostMemory's root.
+  explicit HostState(const StateLayout& layout, std::string memory_root = "")
+      : layout_(layout), memory_root_(std::move(memory_root)) {}
   ~HostState();
   HostState(const HostState&) = delete;
   HostState& operator=(const HostState&) = delete;
@@ -25,9 +29,9 @@ class HostState {
   int32_t pages() const { return pages_; }
   int32_t open_pages() const { return open_pages_; }
 
-  // Half of the memory that the machine, or this process's control group, has left.
-  static int64_t AvailableBytes();
-  // As Ops::AllocateState: once.
+  // Half of the memory that the machine, or this process's control group, has left; 0 when that is unknown.
+  int64_t AvailableBytes() const;
+  // As Ops::AllocateState: once. RESOURCE_EXHAUSTED for more than the machine or the control group has left.
   absl::Status Allocate(int32_t pages, int32_t open_pages);
 
   // First byte of row `row` (0..63) of a plane; rows of a plane are contiguous, PlaneWidth numbers each.
@@ -58,6 +62,7 @@ class HostState {
 
  private:
   const StateLayout layout_;
+  const std::string memory_root_;
   std::byte* slab_ = nullptr;
   std::byte* open_slab_ = nullptr;
   int32_t pages_ = 0;

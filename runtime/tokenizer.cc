@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -12,6 +13,7 @@
 #include "runtime/base/mutex.h"
 #include "runtime/checkpoint/mapped_file.h"
 #include "runtime/text/utf8.h"
+#include "runtime/tokenizer_plugin/model_file.h"
 #include "runtime/tokenizer_plugin/tokenizer_api.h"
 
 namespace sessa {
@@ -78,7 +80,8 @@ char ByteOf(absl::string_view name) {
 
 class SentencePieceTokenizer : public Tokenizer {
  public:
-  SentencePieceTokenizer(const SessaTokenizerApi* api, void* handle) : api_(api), handle_(handle) {
+  SentencePieceTokenizer(const SessaTokenizerApi* api, void* handle, const TokenizerFacts& facts)
+      : api_(api), handle_(handle) {
     const int32_t size = api_->vocab_size(handle_);
     tokens_.reserve(size);
     for (int32_t id = 0; id < size; ++id) {
@@ -87,6 +90,8 @@ class SentencePieceTokenizer : public Tokenizer {
       Token token{std::string(name), "", piece.kind == kSessaPieceSpecial};
       if (piece.kind == kSessaPieceByte) token.bytes = std::string(1, ByteOf(name));
       if (piece.kind == kSessaPieceText) token.bytes = absl::StrReplaceAll(name, {{"\xE2\x96\x81", " "}});
+      // By its name: the three bytes of a literal U+2581 become one of a space's.
+      if (facts.keeps_every_byte) longest_ = std::max(longest_, static_cast<int64_t>(token.name.size()));
       tokens_.push_back(std::move(token));
     }
   }
@@ -96,6 +101,7 @@ class SentencePieceTokenizer : public Tokenizer {
   absl::string_view TokenBytes(int32_t id) const override { return Get(id).bytes; }
   absl::string_view TokenName(int32_t id) const override { return Get(id).name; }
   bool IsSpecial(int32_t id) const override { return Get(id).special; }
+  int64_t MostBytesPerToken() const override { return longest_; }
 
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const override {
     if (!IsValidUtf8(text)) return absl::InvalidArgumentError("the text is not valid UTF-8");
@@ -122,6 +128,7 @@ class SentencePieceTokenizer : public Tokenizer {
   const SessaTokenizerApi* const api_;
   void* const handle_;
   std::vector<Token> tokens_;  // by id
+  int64_t longest_ = 0;        // MostBytesPerToken
 };
 
 }  // namespace
@@ -130,14 +137,23 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadSentencePieceTokenizer(const std:
                                                                       const std::string& plugin_dir) {
   const absl::StatusOr<std::string> model = ReadSmallFile(model_file, kMaxModelBytes);
   if (!model.ok()) return model.status();
+  return OpenSentencePieceTokenizer(model_file, *model, plugin_dir);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenSentencePieceTokenizer(absl::string_view name,
+                                                                      absl::string_view model,
+                                                                      const std::string& plugin_dir) {
   const absl::StatusOr<const SessaTokenizerApi*> api = Plugin(plugin_dir);
   if (!api.ok()) return api.status();
+  const auto refuse = [name](absl::string_view reason) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": not a SentencePiece model: ", reason));
+  };
+  const absl::StatusOr<TokenizerFacts> facts = CheckTokenizerModel(model);
+  if (!facts.ok()) return refuse(facts.status().message());
   char error[512] = "";
-  void* const handle = (*api)->open(model->data(), model->size(), error, sizeof(error));
-  if (handle == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(model_file, ": not a SentencePiece model: ", error));
-  }
-  return std::make_unique<SentencePieceTokenizer>(*api, handle);
+  void* const handle = (*api)->open(model.data(), model.size(), error, sizeof(error));
+  if (handle == nullptr) return refuse(error);
+  return std::make_unique<SentencePieceTokenizer>(*api, handle, *facts);
 }
 
 absl::Status CheckTokenizerFits(const Tokenizer& tokenizer, int32_t model_vocab,

@@ -27,11 +27,20 @@ class Tokenizer {
   // The token's name as the tokenizer file spells it ("<s>", "<0x0A>"), for showing special tokens.
   virtual absl::string_view TokenName(int32_t id) const = 0;
   virtual bool IsSpecial(int32_t id) const = 0;
+  // The most bytes of a text that one of its tokens stands for; 0 when there is no such number, since the
+  // tokenizer rewrites or drops a part of some texts.
+  virtual int64_t MostBytesPerToken() const { return 0; }
 };
 
 // Opens a SentencePiece model through the plugin libsessa_tokenizer.so, which lies beside the program (or in
-// plugin_dir). Errors name the file.
+// plugin_dir). A damaged file is refused or gives a tokenizer that encodes any text without harm. Errors name
+// the file.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadSentencePieceTokenizer(const std::string& model_file,
+                                                                      const std::string& plugin_dir = "");
+
+// The same from the bytes of a model file; `name` is for messages.
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenSentencePieceTokenizer(absl::string_view name,
+                                                                      absl::string_view model,
                                                                       const std::string& plugin_dir = "");
 
 // INVALID_ARGUMENT naming the file when the tokenizer has more tokens than the model (`model_vocab`).

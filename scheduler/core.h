@@ -86,6 +86,7 @@ struct CoreHooks {
 class Core {
  public:
   // `ops` has its state allocated; `tokenizer` may be null. Both are owned. The clock outlives the core.
+  // INVALID_ARGUMENT for options that cannot be, RESOURCE_EXHAUSTED when the system has no threads left.
   static absl::StatusOr<std::unique_ptr<Core>> Create(const CoreOptions& options, std::unique_ptr<Ops> ops,
                                                       std::shared_ptr<const Tokenizer> tokenizer,
                                                       CoreHooks hooks, const Clock* clock);

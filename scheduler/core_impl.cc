@@ -1,5 +1,6 @@
 #include "scheduler/core_impl.h"
 
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -183,8 +184,13 @@ absl::StatusOr<std::unique_ptr<Core>> Core::Create(const CoreOptions& options, s
   if (options.max_batch_sessions < 1) return invalid("max_batch_sessions must be at least 1");
   if (options.max_context < 1) return invalid("max_context must be at least 1");
   if (options.tokenizer_threads < 1) return invalid("tokenizer_threads must be at least 1");
-  return std::make_unique<ThreadedCore>(options, std::move(ops), std::move(tokenizer), std::move(hooks),
-                                        clock, std::make_unique<ThreadPool>(options.tokenizer_threads));
+  try {
+    return std::make_unique<ThreadedCore>(options, std::move(ops), std::move(tokenizer), std::move(hooks),
+                                          clock, std::make_unique<ThreadPool>(options.tokenizer_threads));
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("engine, emitter and tokenizer threads cannot be started: ", error.what()));
+  }
 }
 
 }  // namespace sessa

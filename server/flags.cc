@@ -43,13 +43,12 @@ ABSL_FLAG(
     "refused: there is no faster way to switch to.");
 ABSL_FLAG(int32_t, device, 0, "CUDA device ordinal; other backends ignore it.");
 ABSL_FLAG(int32_t, cpu_threads, 0,
-          "Threads of the CPU backend. Default 0: one for each core that the process may use.");
+          "Threads of the CPU backend, at most 4096. Default 0: one for each core that the process may use.");
 ABSL_FLAG(std::string, state_memory, "auto",
           "Memory for the sessions' recurrent state: bytes with an optional suffix K, M, G or T, or auto (a "
-          "quarter "
-          "of RAM on a CPU, what is free less a reserve on a GPU). Touched only as it is used. When it is "
-          "full, the "
-          "longest idle session gives its state up and has it computed again on its return.");
+          "quarter of RAM on a CPU, but at most half of what the machine and its control groups have left; "
+          "what is free less a reserve on a GPU). Touched only as it is used. When it is full, the longest "
+          "idle session gives its state up and has it computed again on its return.");
 ABSL_FLAG(std::string, state_dtype, "auto",
           "Numbers of the state: f32; compact (k, v and kb in bf16, s in fp16: half the memory and half the "
           "traffic); "
@@ -196,6 +195,7 @@ absl::Status CheckNumbers() {
   for (const absl::Status& check : checks) {
     if (!check.ok()) return check;
   }
+  if (absl::GetFlag(FLAGS_cpu_threads) > 4096) return BadFlag("cpu_threads", "must be at most 4096");
   if (!absl::GetFlag(FLAGS_batch_invariant)) {
     return BadFlag("batch_invariant", "must be true: decoding is so by construction, and no way is faster");
   }

@@ -40,13 +40,6 @@ std::string ModelName(const std::string& dir) {
   return path.filename().string();
 }
 
-int64_t LongestToken(const Tokenizer& tokenizer) {
-  size_t longest = 1;
-  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id)
-    longest = std::max(longest, tokenizer.TokenBytes(id).size());
-  return static_cast<int64_t>(longest);
-}
-
 absl::StatusOr<int64_t> MaxContext(const DaemonOptions& options, const ModelConfig& config) {
   if (options.max_context > 0) return options.max_context;
   if (config.max_positions > 0) return config.max_positions;
@@ -151,7 +144,7 @@ void SetLimits(const Checkpoint& checkpoint, ServedModel* model) {
   limits.vocab = checkpoint.shape().vocab;
   limits.max_context = model->core_options.max_context;
   limits.has_tokenizer = model->tokenizer != nullptr;
-  limits.max_token_bytes = limits.has_tokenizer ? LongestToken(*model->tokenizer) : 0;
+  if (model->tokenizer != nullptr) limits.max_token_bytes = model->tokenizer->MostBytesPerToken();
   limits.eos_token = model->core_options.eos_token;
   limits.defaults = checkpoint.generation_defaults();
 }

@@ -11,6 +11,8 @@
 namespace sessa {
 namespace {
 
+constexpr int32_t kDefaultMaxTokens = 256;
+
 // Collects the first violation; later ones are not looked at.
 class Checker {
  public:
@@ -38,7 +40,8 @@ class Checker {
 void ReadNumbers(const v1::SamplingParams& from, const RequestLimits& limits, Checker* check,
                  TurnRequest* turn) {
   SampleParams& to = turn->sampling;
-  turn->max_tokens = from.has_max_tokens() ? from.max_tokens() : 256;
+  turn->max_tokens =
+      from.has_max_tokens() ? from.max_tokens() : limits.defaults.max_new_tokens.value_or(kDefaultMaxTokens);
   check->Require(turn->max_tokens >= 0, "sampling.max_tokens",
                  absl::StrCat("must be at least 0, not ", turn->max_tokens));
   to.min_tokens = from.min_tokens();
@@ -47,8 +50,9 @@ void ReadNumbers(const v1::SamplingParams& from, const RequestLimits& limits, Ch
   to.temperature = from.has_temperature() ? from.temperature() : limits.defaults.temperature.value_or(1.0f);
   to.top_k = from.has_top_k() ? from.top_k() : limits.defaults.top_k.value_or(0);
   to.top_p = from.has_top_p() ? from.top_p() : limits.defaults.top_p.value_or(1.0f);
-  to.min_p = from.has_min_p() ? from.min_p() : 0.0f;
-  to.repetition_penalty = from.has_repetition_penalty() ? from.repetition_penalty() : 1.0f;
+  to.min_p = from.has_min_p() ? from.min_p() : limits.defaults.min_p.value_or(0.0f);
+  to.repetition_penalty = from.has_repetition_penalty() ? from.repetition_penalty()
+                                                        : limits.defaults.repetition_penalty.value_or(1.0f);
   to.presence_penalty = from.presence_penalty();
   to.frequency_penalty = from.frequency_penalty();
 }
@@ -139,7 +143,7 @@ absl::Status CheckText(const std::string& field, const std::string& text, const 
                      {.reason = "NO_TOKENIZER", .field = field});
   }
   const int64_t most = limits.max_context * limits.max_token_bytes;
-  if (static_cast<int64_t>(text.size()) <= most) return absl::OkStatus();
+  if (limits.max_token_bytes == 0 || static_cast<int64_t>(text.size()) <= most) return absl::OkStatus();
   return MakeError(absl::StatusCode::kInvalidArgument,
                    absl::StrCat(field, ": ", text.size(), " bytes cannot fit: the context holds ",
                                 limits.max_context, " tokens of at most ", limits.max_token_bytes, " bytes"),
@@ -217,12 +221,12 @@ absl::StatusOr<ScorePlan> ParseScore(const v1::ScoreRequest& request, const Requ
 
 v1::SamplingParams DefaultSampling(const RequestLimits& limits) {
   v1::SamplingParams defaults;
-  defaults.set_max_tokens(256);
+  defaults.set_max_tokens(limits.defaults.max_new_tokens.value_or(kDefaultMaxTokens));
   defaults.set_temperature(limits.defaults.temperature.value_or(1.0f));
   defaults.set_top_k(limits.defaults.top_k.value_or(0));
   defaults.set_top_p(limits.defaults.top_p.value_or(1.0f));
-  defaults.set_min_p(0);
-  defaults.set_repetition_penalty(1);
+  defaults.set_min_p(limits.defaults.min_p.value_or(0.0f));
+  defaults.set_repetition_penalty(limits.defaults.repetition_penalty.value_or(1.0f));
   defaults.set_n(1);
   defaults.set_skip_special_tokens(true);
   return defaults;

@@ -18,8 +18,10 @@ namespace sessa {
 // What a request is checked against; constant while the server runs.
 struct RequestLimits {
   int32_t vocab = 0;
-  int64_t max_context = 0;      // tokens
-  int64_t max_token_bytes = 0;  // of the longest token: a text longer than max_context such tokens cannot fit
+  int64_t max_context = 0;  // tokens
+  // Tokenizer::MostBytesPerToken: a text longer than max_context such tokens cannot fit; 0: there is no such
+  // bound.
+  int64_t max_token_bytes = 0;
   bool has_tokenizer = false;
   int32_t eos_token = -1;       // -1: none
   GenerationDefaults defaults;  // what unset sampling fields mean

@@ -89,6 +89,20 @@ TimerOptions TimerFromFlags() {
   return options;
 }
 
+// All but lists and shape, which are checked as they are read.
+absl::Status CheckFlags() {
+  const std::string op = absl::GetFlag(FLAGS_op), state = absl::GetFlag(FLAGS_state_dtype);
+  if (op != "decode" && op != "prefill") return absl::InvalidArgumentError("--op is decode or prefill");
+  if (state != "compact" && state != "f32")
+    return absl::InvalidArgumentError("--state_dtype is compact or f32");
+  if (absl::GetFlag(FLAGS_model).empty() == absl::GetFlag(FLAGS_shape).empty())
+    return absl::InvalidArgumentError("give either --model or --shape");
+  if (absl::GetFlag(FLAGS_cpu_threads) < 0 || absl::GetFlag(FLAGS_device) < 0)
+    return absl::InvalidArgumentError("--cpu_threads and --device must be at least 0");
+  const absl::Status timer = CheckTimerOptions(TimerFromFlags());
+  return timer.ok() ? timer : absl::InvalidArgumentError(absl::StrCat("--", timer.message()));
+}
+
 absl::StatusOr<Backend> MakeBackend(const OpsOptions& options) {
   const std::string name = absl::GetFlag(FLAGS_backend), dir = absl::GetFlag(FLAGS_model);
   if (!dir.empty()) {
@@ -194,10 +208,8 @@ absl::Status Bench::Run(const Cell& cell) {
 }
 
 absl::Status Main() {
-  const std::string op = absl::GetFlag(FLAGS_op), state = absl::GetFlag(FLAGS_state_dtype);
-  if (op != "decode" && op != "prefill") return absl::InvalidArgumentError("--op is decode or prefill");
-  if (state != "compact" && state != "f32")
-    return absl::InvalidArgumentError("--state_dtype is compact or f32");
+  absl::Status status = CheckFlags();
+  if (!status.ok()) return status;
   absl::StatusOr<std::vector<int32_t>> batches = Numbers(absl::GetFlag(FLAGS_batch), "batch");
   absl::StatusOr<std::vector<int32_t>> contexts = Numbers(absl::GetFlag(FLAGS_context), "context");
   if (!batches.ok()) return batches.status();
@@ -210,17 +222,17 @@ absl::Status Main() {
   OpsOptions options;
   options.max_segments = *std::max_element(batches->begin(), batches->end());
   options.max_rows = std::max(absl::GetFlag(FLAGS_max_rows), options.max_segments);
-  options.state_dtype = state == "f32" ? StateDtype::kF32 : StateDtype::kCompact;
+  options.state_dtype = absl::GetFlag(FLAGS_state_dtype) == "f32" ? StateDtype::kF32 : StateDtype::kCompact;
   options.cpu_threads = absl::GetFlag(FLAGS_cpu_threads);
-  if (options.cpu_threads <= 0) options.cpu_threads = std::max(1u, std::thread::hardware_concurrency());
+  if (options.cpu_threads == 0) options.cpu_threads = std::max(1u, std::thread::hardware_concurrency());
   options.device = absl::GetFlag(FLAGS_device);
   absl::StatusOr<Backend> backend = MakeBackend(options);
   if (!backend.ok()) return backend.status();
   std::fprintf(stderr, "%s%s%s\n", backend->ops->info().description.c_str(),
                backend->note.empty() ? "" : "; ", backend->note.c_str());
 
-  Bench bench(std::move(backend->ops), op == "decode", TimerFromFlags());
-  absl::Status status = bench.Allocate(cells);
+  Bench bench(std::move(backend->ops), absl::GetFlag(FLAGS_op) == "decode", TimerFromFlags());
+  status = bench.Allocate(cells);
   for (const Cell& cell : cells) {
     if (status.ok()) status = bench.Run(cell);
   }

@@ -71,14 +71,35 @@ bool Enough(const Timing& timing, Clock::time_point start, const TimerOptions& o
 double Timing::MedianSeconds() const { return Median(seconds); }
 double Timing::MedianDeviceSeconds() const { return Median(device_seconds); }
 
+absl::Status CheckTimerOptions(const TimerOptions& options) {
+  const struct {
+    bool right;
+    const char* field;
+    double value, least;
+  } checks[] = {
+      {options.warmup >= 0, "warmup", double(options.warmup), 0},
+      {options.repeats >= 1, "repeats", double(options.repeats), 1},
+      {options.max_seconds >= 0, "max_seconds", options.max_seconds, 0},  // a NaN is not
+      {options.max_rows >= 1, "max_rows", double(options.max_rows), 1},
+  };
+  for (const auto& [right, field, value, least] : checks) {
+    if (!right) {
+      return absl::InvalidArgumentError(absl::StrCat(field, " must be at least ", least, ", not ", value));
+    }
+  }
+  return absl::OkStatus();
+}
+
 int64_t DecodeTokens(int64_t context, const TimerOptions& options) {
   return context + options.warmup + options.repeats + 2;  // two: steps in flight at the end
 }
 
 absl::StatusOr<Timing> TimeDecode(Model* model, StateArena* arena, int32_t batch, int64_t context,
                                   const TimerOptions& options) {
+  absl::Status status = CheckTimerOptions(options);
+  if (!status.ok()) return status;
   Sessions sessions(arena, batch);
-  absl::Status status = sessions.Reserve(DecodeTokens(context, options));
+  status = sessions.Reserve(DecodeTokens(context, options));
   if (!status.ok()) return status;
   for (int32_t i = 0; i < batch; ++i) sessions[i].Commit(context);
 
@@ -142,6 +163,7 @@ void PackPrefill(Sessions* sessions, std::deque<int32_t>* queue, absl::Span<cons
 
 absl::StatusOr<Timing> TimePrefill(Model* model, StateArena* arena, int32_t batch, int64_t context,
                                    const TimerOptions& options) {
+  if (const absl::Status status = CheckTimerOptions(options); !status.ok()) return status;
   const int32_t depth = options.pipelined ? std::min(2, model->ops().info().steps_in_flight) : 1;
   std::vector<int32_t> tokens(context);
   for (int64_t i = 0; i < context; ++i) tokens[i] = static_cast<int32_t>(i * 7919 % model->shape().vocab);

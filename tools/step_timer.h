@@ -20,12 +20,15 @@ struct Timing {
 };
 
 struct TimerOptions {
-  int32_t warmup = 5;       // entries that are not counted
-  int32_t repeats = 30;     // entries
-  double max_seconds = 10;  // stops repeating after that long, with at least three entries
-  int32_t max_rows = 2048;  // of a prefill step
+  int32_t warmup = 5;       // entries that are not counted; >= 0
+  int32_t repeats = 30;     // entries; >= 1
+  double max_seconds = 10;  // stops repeating after that long, with at least three entries; >= 0
+  int32_t max_rows = 2048;  // of a prefill step; >= 1
   bool pipelined = true;    // where the backend can: launch a step before the last one's tokens are known
 };
+
+// INVALID_ARGUMENT naming the field that is out of range. Both timers look first.
+absl::Status CheckTimerOptions(const TimerOptions& options);
 
 // Tokens that a decode cell may reach: context plus the steps timed.
 int64_t DecodeTokens(int64_t context, const TimerOptions& options);

@@ -69,10 +69,6 @@ class Attention {
   PageId PageOf(const Segment& segment, int64_t block) const {
     return batch_->pages[segment.page_begin + block];
   }
-  // Keys of a block.
-  const void* Keys(const Segment& segment, int32_t layer, Plane plane, int64_t block) const {
-    return state_.Row(PageOf(segment, block), layer, plane);
-  }
   // Arguments filled but for rows, p, scale and valid tokens: s of a block as rows of block `reader` see it.
   AccumulateArgs FeedbackValues(const Segment& segment, int32_t layer, int64_t block, int64_t reader) const;
   ScoreArgs FeedbackKeys(const Segment& segment, int32_t layer, int64_t block, int64_t row) const;
@@ -98,7 +94,7 @@ class Attention {
   const ModelShape& shape_;
   WorkerPool& pool_;
   Activations& activations_;
-  const cpu::Keys keys_;
+  const Keys keys_;
   std::vector<Scratch> scratch_;  // by thread
 
   // Of the step.

@@ -35,7 +35,7 @@ class Backend final : public Ops {
   const OpsInfo& info() const override { return info_; }
   const StateLayout& layout() const override { return state_.layout(); }
 
-  int64_t AvailableStateBytes() const override { return HostState::AvailableBytes(); }
+  int64_t AvailableStateBytes() const override { return state_.AvailableBytes(); }
   absl::Status AllocateState(int32_t pages, int32_t open_pages) override {
     return state_.Allocate(pages, open_pages);
   }
@@ -80,7 +80,6 @@ class Backend final : public Ops {
   int32_t rows() const { return static_cast<int32_t>(act_.rows.size()); }
   void PlaceRows();
   void FillRope();
-  void EmbedRow(int64_t row);
   // LayerNorm of the tile's rows, once a thread and phase.
   const void* Normed(const LayerNormArgs& norm, const Tile& tile, int thread);
   void ForgetNormed();

@@ -1,6 +1,7 @@
 #include "kernels/cpu/cpu_ops.h"
 
 #include <new>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/backend.h"
@@ -36,6 +37,9 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOpsWith(InstructionSet set, const 
     return std::make_unique<cpu::Backend>(Choose(set, tensors, options), shape, tensors, options);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("cpu backend: not enough memory for weights and activations");
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cpu_threads is ", options.cpu_threads, ": ", error.what()));
   }
 }
 

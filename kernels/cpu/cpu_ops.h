@@ -14,7 +14,7 @@ namespace sessa {
 // Starts cpu_threads - 1 threads. A row's logits and state are bitwise independent of the other rows, of how
 // the prompt was cut and of the number of threads (not of the CPU). Uses of OpsOptions: max_rows,
 // max_segments, state_dtype, cpu_threads. INVALID_ARGUMENT for a number of threads below 1,
-// RESOURCE_EXHAUSTED when memory cannot be reserved.
+// RESOURCE_EXHAUSTED when memory cannot be reserved or so many threads cannot be started.
 absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOps(const ModelShape& shape, const ModelTensors& tensors,
                                                   const OpsOptions& options);
 

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <string>
+#include <system_error>
 
 namespace sessa::cpu {
 namespace {
@@ -29,11 +30,19 @@ void SetThreadName([[maybe_unused]] const std::string& name) {
 
 WorkerPool::WorkerPool(int threads) : shares_(threads) {
   workers_.reserve(threads - 1);
-  for (int thread = 1; thread < threads; ++thread)
-    workers_.emplace_back([this, thread] { WorkerLoop(thread); });
+  try {
+    for (int thread = 1; thread < threads; ++thread)
+      workers_.emplace_back([this, thread] { WorkerLoop(thread); });
+  } catch (const std::system_error& error) {
+    StopWorkers();
+    throw std::system_error(error.code(), "only " + std::to_string(this->threads()) + " of " +
+                                              std::to_string(threads) + " threads could be had");
+  }
 }
 
-WorkerPool::~WorkerPool() {
+WorkerPool::~WorkerPool() { StopWorkers(); }
+
+void WorkerPool::StopWorkers() {
   stopping_.store(true);
   wake_.fetch_add(1);
   wake_.notify_all();

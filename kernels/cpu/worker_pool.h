@@ -16,12 +16,16 @@ namespace sessa::cpu {
 // delays nothing.
 class WorkerPool {
  public:
-  explicit WorkerPool(int threads);  // in all, the caller's included; >= 1
+  // `threads` in all, the caller's included; >= 1. Throws std::system_error that says how many there are when
+  // the system has no more threads; those already started have ended then.
+  explicit WorkerPool(int threads);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  // Workers that are asleep or about to be; the next job wakes them. For tests: it is old once it is told.
+  int sleeping() const { return static_cast<int>(parked_.load()); }
   double WorkerCpuSeconds() const;  // CPU time of the workers so far, spinning included
 
   // Calls body(item, thread) once for every item in [0, items), thread in [0, threads()), in no particular
@@ -53,6 +57,7 @@ class WorkerPool {
   // Where a share begins; it ends where the next one begins.
   uint32_t ShareBegin(uint64_t items, int share) const { return items * share / shares_.size(); }
   void WorkerLoop(int thread);
+  void StopWorkers();
   bool SpinForWork(uint64_t seen_job) const;
 
   // The job: written by Run when no item is left to take. A worker reads it between looking at the ticket and

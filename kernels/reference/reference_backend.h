@@ -22,7 +22,7 @@ class ReferenceOps : public Ops {
   const OpsInfo& info() const override { return info_; }
   const StateLayout& layout() const override { return state_.layout(); }
 
-  int64_t AvailableStateBytes() const override { return HostState::AvailableBytes(); }
+  int64_t AvailableStateBytes() const override { return state_.AvailableBytes(); }
   absl::Status AllocateState(int32_t pages, int32_t open_pages) override {
     return state_.Allocate(pages, open_pages);
   }

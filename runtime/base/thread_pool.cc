@@ -1,14 +1,22 @@
 #include "runtime/base/thread_pool.h"
 
+#include <system_error>
 #include <utility>
 
 namespace sessa {
 
 ThreadPool::ThreadPool(int32_t threads) {
-  for (int32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+  try {
+    for (int32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+  } catch (const std::system_error&) {
+    Stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { Stop(); }
+
+void ThreadPool::Stop() {
   {
     MutexLock lock(&mutex_);
     stopping_ = true;

@@ -14,6 +14,7 @@ namespace sessa {
 // Thread-safe.
 class ThreadPool : public Executor {
  public:
+  // Throws std::system_error when the system has no more threads; those already started have ended then.
   explicit ThreadPool(int32_t threads);
   ~ThreadPool() override;  // waits for the tasks that run; those still queued are dropped
 
@@ -21,6 +22,7 @@ class ThreadPool : public Executor {
 
  private:
   void Work();
+  void Stop();
 
   Mutex mutex_;
   CondVar changed_;

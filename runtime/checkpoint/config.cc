@@ -61,6 +61,15 @@ class Reader {
     return value->get<double>();
   }
 
+  // In float32, as it will be used: what rounds to a value out of range is out of range.
+  std::optional<float> Float(absl::string_view key, bool (*right)(float), absl::string_view range) {
+    const std::optional<double> number = Number(key);
+    if (!number) return std::nullopt;
+    const float value = static_cast<float>(*number);
+    if (!right(value)) Fail(key, absl::StrCat("must be ", range));
+    return value;
+  }
+
   std::optional<bool> Boolean(absl::string_view key) {
     const json* value = Find(key, false);
     if (value == nullptr) return std::nullopt;
@@ -172,15 +181,17 @@ absl::StatusOr<GenerationDefaults> ParseGenerationDefaults(absl::string_view fil
   if (!object.ok()) return object.status();
   Reader in(file, *object);
   GenerationDefaults defaults;
-  defaults.temperature = in.Number("temperature");
-  defaults.top_k = in.Integer("top_k", 0, std::numeric_limits<int32_t>::max());
-  defaults.top_p = in.Number("top_p");
-  if (defaults.temperature && !(*defaults.temperature >= 0 && *defaults.temperature <= 100)) {
-    in.Fail("temperature", "must be from 0 to 100");
-  }
-  if (defaults.top_p && !(*defaults.top_p > 0 && *defaults.top_p <= 1)) {
-    in.Fail("top_p", "must be above 0 and at most 1");
-  }
+  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+  defaults.max_new_tokens = in.Integer("max_new_tokens", 1, kMost);
+  defaults.temperature = in.Float(
+      "temperature", [](float t) { return t >= 0 && t <= 100; }, "from 0 to 100");
+  defaults.top_k = in.Integer("top_k", 0, kMost);
+  defaults.top_p = in.Float(
+      "top_p", [](float p) { return p > 0 && p <= 1; }, "above 0 and at most 1");
+  defaults.min_p = in.Float(
+      "min_p", [](float p) { return p >= 0 && p <= 1; }, "from 0 to 1");
+  defaults.repetition_penalty = in.Float(
+      "repetition_penalty", [](float r) { return r > 0 && r <= 100; }, "above 0 and at most 100");
   if (!in.status().ok()) return in.status();
   return defaults;
 }

@@ -21,9 +21,12 @@ struct ModelConfig {
 
 // What the model's authors recommend for sampling; unset: they say nothing.
 struct GenerationDefaults {
-  std::optional<float> temperature;  // >= 0
-  std::optional<int32_t> top_k;      // >= 0; 0: off
-  std::optional<float> top_p;        // (0, 1]
+  std::optional<int32_t> max_new_tokens;    // >= 1
+  std::optional<float> temperature;         // [0, 100]
+  std::optional<int32_t> top_k;             // >= 0; 0: off
+  std::optional<float> top_p;               // (0, 1]
+  std::optional<float> min_p;               // [0, 1]
+  std::optional<float> repetition_penalty;  // (0, 100]
 };
 
 // Both: INVALID_ARGUMENT naming file, key and reason. `file` is used in messages only. Unknown keys are

@@ -1,4 +1,4 @@
-// A file's bytes, mapped read-only.
+// A file's bytes, mapped read-only or read.
 #pragma once
 
 #include <cstddef>
@@ -10,11 +10,13 @@
 
 namespace sessa {
 
-// Constant after construction. The file must not be truncated while it is mapped: reading beyond its end then
-// raises SIGBUS. Replace a checkpoint by renaming a new folder into place.
+// Constant after construction. Open reads the whole file once, so that what the disk cannot give, or a file
+// still being written, is an error and no signal. Afterwards the file must not be truncated as long as it is
+// mapped: reading beyond its end raises SIGBUS. Replace a checkpoint by renaming a new folder into place.
 class MappedFile {
  public:
-  // NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT (no regular file) or UNAVAILABLE, naming the file.
+  // NOT_FOUND, PERMISSION_DENIED and the like, INVALID_ARGUMENT (no regular file), or DATA_LOSS with the
+  // offset that cannot be read; all name the file.
   static absl::StatusOr<std::unique_ptr<MappedFile>> Open(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -29,8 +31,13 @@ class MappedFile {
   const size_t size_;
 };
 
-// The whole of a small text file. INVALID_ARGUMENT when it is larger than `limit` bytes.
+// The whole of a small file, read, not mapped. Errors as MappedFile::Open's; INVALID_ARGUMENT also when it is
+// larger than `limit` bytes.
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t limit);
+
+// Reads `size` bytes of an open file and forgets them; they are in the page cache then. DATA_LOSS as above.
+// Internal to this folder.
+absl::Status ReadThrough(int fd, const std::string& path, size_t size);
 
 bool FileExists(const std::string& path);
 

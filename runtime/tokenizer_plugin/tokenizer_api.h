@@ -24,7 +24,8 @@ typedef void (*SessaIdsSink)(void* context, const int32_t* ids, size_t count);
 // it.
 struct SessaTokenizerApi {
   int32_t version;
-  // From the bytes of a SentencePiece model file. nullptr on failure, with a NUL-terminated reason in error.
+  // From the bytes of a SentencePiece model file that CheckTokenizerModel accepts. nullptr on failure, with a
+  // NUL-terminated reason in error.
   void* (*open)(const char* model, size_t size, char* error, size_t error_size);
   void (*close)(void* tokenizer);
   int32_t (*vocab_size)(const void* tokenizer);

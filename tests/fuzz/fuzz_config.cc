@@ -31,7 +31,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (defaults.ok()) {
     FUZZ_CHECK(!defaults->temperature || (*defaults->temperature >= 0 && *defaults->temperature <= 100));
     FUZZ_CHECK(!defaults->top_k || *defaults->top_k >= 0);
-    FUZZ_CHECK(!defaults->top_p || (*defaults->top_p >= 0 && *defaults->top_p <= 1));
+    FUZZ_CHECK(!defaults->top_p || (*defaults->top_p > 0 && *defaults->top_p <= 1));
+    FUZZ_CHECK(!defaults->min_p || (*defaults->min_p >= 0 && *defaults->min_p <= 1));
+    FUZZ_CHECK(!defaults->repetition_penalty ||
+               (*defaults->repetition_penalty > 0 && *defaults->repetition_penalty <= 100));
+    FUZZ_CHECK(!defaults->max_new_tokens || *defaults->max_new_tokens >= 1);
   }
   return 0;
 }

@@ -162,6 +162,38 @@ TEST(HostSamplerTest, PresenceAndFrequencyPenalty) {
   EXPECT_EQ(Sample({3, 3, 5, 0}, reward, 0, &counts).token, 1);  // 4, 6, 5
 }
 
+// What a client may ask for makes no row "not finite": sums and quotients beyond float end at its border.
+TEST(HostSamplerTest, NoPenaltyOverflows) {
+  constexpr float kMost = std::numeric_limits<float>::max(), kTiny = 1e-40f;
+  const TokenCounts counts = {{0, 1}, {1, 2'000'000'000}, {2, 1}};
+  for (const float temperature : {0.0f, kTiny, 1.0f, 100.0f}) {
+    for (const float repetition : {kTiny, 1.0f, 100.0f}) {
+      for (const float other : {-100.0f, 0.0f, 100.0f}) {
+        for (const float largest : {1.0f, kMost}) {
+          SampleParams params;
+          params.temperature = temperature;
+          params.repetition_penalty = repetition;
+          params.frequency_penalty = params.presence_penalty = other;
+          params.logit_bias = {{0, other}, {3, -other}};
+          const std::vector<float> logits = {largest, -largest, -kInf, 0.5f * largest};
+          const OutputResult result = Sample(logits, params, 0, &counts);
+          EXPECT_TRUE(result.finite) << temperature << " " << repetition << " " << other << " " << largest;
+          EXPECT_THAT(result.token, testing::AnyOf(0, 1, 3));
+        }
+      }
+    }
+  }
+}
+
+TEST(HostSamplerTest, PenaltiesLeaveBannedTokensBanned) {
+  const TokenCounts counts = {{0, 1}, {1, 1}};
+  SampleParams params;
+  params.allowed_tokens = {1};
+  params.repetition_penalty = 100.0f;  // beyond float's range for token 1
+  params.frequency_penalty = -100.0f;
+  EXPECT_EQ(Drawn({0.0f, -std::numeric_limits<float>::max(), 5.0f}, params, &counts), std::set<int32_t>{1});
+}
+
 TEST(HostSamplerTest, TopK) {
   SampleParams params{.temperature = 5.0f, .top_k = 2};
   EXPECT_THAT(Drawn({1, 3, 2, 0}, params), ElementsAre(1, 2));

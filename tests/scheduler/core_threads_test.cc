@@ -9,14 +9,15 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/base/errors.h"
 #include "runtime/base/thread_pool.h"
+#include "tests/scarce_threads.h"
 #include "tests/scheduler/recording_sink.h"
 #include "tests/scheduler/toy_core.h"
 
 namespace sessa::toy {
 namespace {
 
-std::unique_ptr<Core> ThreadedCore(int32_t steps_in_flight, CoreHooks hooks,
-                                   std::shared_ptr<Control> control) {
+absl::StatusOr<std::unique_ptr<Core>> CreateCore(int32_t steps_in_flight, CoreHooks hooks,
+                                                 std::shared_ptr<Control> control) {
   ToyOps::Options ops_options;
   ops_options.compact = true;
   ops_options.steps_in_flight = steps_in_flight;
@@ -35,8 +36,12 @@ std::unique_ptr<Core> ThreadedCore(int32_t steps_in_flight, CoreHooks hooks,
   auto ops = std::make_unique<ToyOps>(ops_options, std::move(control));
   EXPECT_TRUE(ops->AllocateState(options.state_pages, options.open_pages).ok());
   return Core::Create(options, std::move(ops), std::make_shared<ToyTokenizer>(), std::move(hooks),
-                      Clock::Real())
-      .value();
+                      Clock::Real());
+}
+
+std::unique_ptr<Core> ThreadedCore(int32_t steps_in_flight, CoreHooks hooks,
+                                   std::shared_ptr<Control> control) {
+  return CreateCore(steps_in_flight, std::move(hooks), std::move(control)).value();
 }
 
 // One client: turns of its own session, one after the other; some are cancelled, some paused for a while.
@@ -119,6 +124,15 @@ TEST(ThreadPoolTest, RunsTasksInOrderOnOneThread) {
   pool.Post([&done] { done = true; });
   while (!done) std::this_thread::yield();
   for (int32_t i = 0; i < 100; ++i) EXPECT_EQ(order[i], i);
+}
+
+TEST(CoreCreateTest, ThreadsThatCannotBeStartedAreAnError) {
+  const auto control = std::make_shared<Control>();
+  for (int32_t threads = 0; threads < 4; ++threads) {  // two encode, one is the engine's, one the emitter's
+    const ScarceThreads scarce(threads);
+    EXPECT_EQ(CreateCore(1, {}, control).status().code(), absl::StatusCode::kResourceExhausted) << threads;
+  }
+  EXPECT_TRUE(CreateCore(1, {}, control).ok());
 }
 
 }  // namespace

@@ -57,22 +57,42 @@ TEST(ParseGenerateTest, UnsetMeansTheDefaults) {
   EXPECT_THAT(t.sampling.enders, ElementsAre(2));
 }
 
+// Rewritten text may shrink without bound: that it is too long shows only once it is tokens.
+TEST(ParseGenerateTest, AnyTextMayFitWhereTokensHaveNoLongest) {
+  RequestLimits limits = Limits();
+  v1::GenerateRequest request;
+  request.set_text(std::string(100'000, ' '));
+  EXPECT_FALSE(ParseGenerate(request, limits, 42, "fresh").ok());
+  limits.max_token_bytes = 0;
+  EXPECT_TRUE(ParseGenerate(request, limits, 42, "fresh").ok());
+}
+
 TEST(ParseGenerateTest, TheCheckpointsDefaultsCount) {
   RequestLimits limits = Limits();
   limits.defaults.temperature = 0.5f;
   limits.defaults.top_k = 7;
   limits.defaults.top_p = 0.9f;
+  limits.defaults.min_p = 0.1f;
+  limits.defaults.repetition_penalty = 1.1f;
+  limits.defaults.max_new_tokens = 512;
   auto turn = ParseGenerate(Base(), limits, 1, "id");
   ASSERT_TRUE(turn.ok());
   EXPECT_FLOAT_EQ((*turn)->sampling.temperature, 0.5f);
   EXPECT_EQ((*turn)->sampling.top_k, 7);
   EXPECT_FLOAT_EQ((*turn)->sampling.top_p, 0.9f);
+  EXPECT_FLOAT_EQ((*turn)->sampling.min_p, 0.1f);
+  EXPECT_FLOAT_EQ((*turn)->sampling.repetition_penalty, 1.1f);
+  EXPECT_EQ((*turn)->max_tokens, 512);
   v1::GenerateRequest greedy = Base();
   greedy.mutable_sampling()->set_temperature(0);
   turn = ParseGenerate(greedy, limits, 1, "id");
   ASSERT_TRUE(turn.ok());
   EXPECT_FLOAT_EQ((*turn)->sampling.temperature, 0.0f) << "0 differs from unset";
-  EXPECT_FLOAT_EQ(DefaultSampling(limits).temperature(), 0.5f);
+  const v1::SamplingParams defaults = DefaultSampling(limits);
+  EXPECT_FLOAT_EQ(defaults.temperature(), 0.5f);
+  EXPECT_FLOAT_EQ(defaults.min_p(), 0.1f);
+  EXPECT_FLOAT_EQ(defaults.repetition_penalty(), 1.1f);
+  EXPECT_EQ(defaults.max_tokens(), 512);
 }
 
 TEST(ParseGenerateTest, TakesEveryField) {

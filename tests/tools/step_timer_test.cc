@@ -1,7 +1,9 @@
 #include "tools/step_timer.h"
 
+#include <cmath>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "gtest/gtest.h"
 #include "kernels/reference/reference_ops.h"
@@ -69,6 +71,22 @@ TEST(StepTimer, SaysWhenPagesDoNotSuffice) {
   EXPECT_EQ(TimeDecode(&runner.model, &runner.arena, 3, 150, FewRepeats()).status().code(),
             absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(runner.arena.used(PageKind::kState), 0);
+}
+
+TEST(StepTimer, NamesTheOptionThatCannotBe) {
+  const std::pair<const char*, void (*)(TimerOptions*)> wrong[] = {
+      {"warmup must be at least 0, not -1", [](TimerOptions* o) { o->warmup = -1; }},
+      {"repeats must be at least 1, not 0", [](TimerOptions* o) { o->repeats = 0; }},
+      {"max_seconds must be at least 0, not nan", [](TimerOptions* o) { o->max_seconds = std::nan(""); }},
+      {"max_rows must be at least 1, not 0", [](TimerOptions* o) { o->max_rows = 0; }},
+  };
+  Runner runner(9);
+  for (const auto& [message, spoil] : wrong) {
+    TimerOptions options = FewRepeats();
+    spoil(&options);
+    EXPECT_EQ(TimeDecode(&runner.model, &runner.arena, 1, 10, options).status().message(), message);
+    EXPECT_EQ(TimePrefill(&runner.model, &runner.arena, 1, 10, options).status().message(), message);
+  }
 }
 
 TEST(StepWork, CountsTheBenchShapeAsItsDesignDoes) {

@@ -5,10 +5,12 @@
 #include <tuple>
 #include <vector>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/reference/reference_ops.h"
 #include "tests/kernels/cpu/instruction_sets.h"
 #include "tests/kernels/host_backend.h"
+#include "tests/scarce_threads.h"
 #include "tools/compare.h"
 #include "tools/random_weights.h"
 #include "tools/sequence.h"
@@ -46,6 +48,17 @@ TEST_P(CpuOpsTest, AgreesWithTheReferenceInCompactState) {
       EXPECT_LT(Compare(a.planes[layer][p], b.planes[layer][p], width).tensor, 1e-2) << layer << " " << p;
     }
   }
+}
+
+TEST(CpuOps, TooManyThreadsAreAnErrorThatSaysHowManyThereWere) {
+  const ModelShape shape = ShapeCases()[0].shape;
+  const RandomWeights weights(shape, 3);
+  const ScarceThreads scarce(4);
+  const absl::Status status =
+      CreateCpuOps(shape, weights.tensors(), HostOptions(StateDtype::kCompact, 64)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()),
+              testing::HasSubstr("cpu_threads is 64: only 5 of 64 threads could be had"));
 }
 
 TEST(CpuOps, SaysWhatWasChosenAndWhy) {

@@ -1,11 +1,13 @@
 #include "kernels/cpu/worker_pool.h"
 
 #include <atomic>
-#include <chrono>
+#include <system_error>
 #include <thread>
 #include <vector>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/scarce_threads.h"
 
 namespace sessa::cpu {
 namespace {
@@ -52,30 +54,31 @@ TEST_P(WorkerPoolTest, JobsSeeWhatEarlierJobsWrote) {
   EXPECT_EQ(numbers, std::vector<int64_t>(numbers.size(), 500));
 }
 
-TEST_P(WorkerPoolTest, WakesWorkersThatSleep) {
-  WorkerPool pool(GetParam());
-  for (int round = 0; round < 5; ++round) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // much longer than they spin
-    std::atomic<int> runs{0};
-    pool.Run(64, [&](int, int) { ++runs; });
-    EXPECT_EQ(runs.load(), 64);
-  }
-}
-
-TEST_P(WorkerPoolTest, SharesTheWork) {
-  WorkerPool pool(GetParam());
-  std::vector<std::atomic<int>> runs(GetParam());
-  // Each item waits until every thread has one, so it returns only if all threads take part.
+// Runs an item for every thread; each waits until all have one, so that it returns only if all take part.
+void RunTogether(WorkerPool& pool) {
+  std::vector<std::atomic<int>> runs(pool.threads());
   std::atomic<int> arrived{0};
-  pool.Run(GetParam(), [&](int, int thread) {
+  pool.Run(pool.threads(), [&](int, int thread) {
     ++runs[thread];
     ++arrived;
-    while (arrived < GetParam()) std::this_thread::yield();
+    while (arrived < pool.threads()) std::this_thread::yield();
   });
   for (const std::atomic<int>& count : runs) EXPECT_EQ(count.load(), 1);
 }
 
-}  // namespace
+TEST_P(WorkerPoolTest, SharesTheWork) {
+  WorkerPool pool(GetParam());
+  RunTogether(pool);
+}
+
+TEST_P(WorkerPoolTest, WakesWorkersThatSleep) {
+  WorkerPool pool(GetParam());
+  for (int round = 0; round < 5; ++round) {
+    while (pool.sleeping() < pool.threads() - 1) std::this_thread::yield();
+    RunTogether(pool);
+  }
+}
+
 TEST(WorkerPool, CountsTheCpuTimeOfItsWorkersOnly) {
   EXPECT_EQ(WorkerPool(1).WorkerCpuSeconds(), 0);
   WorkerPool pool(2);
@@ -90,4 +93,20 @@ TEST(WorkerPool, CountsTheCpuTimeOfItsWorkersOnly) {
   EXPECT_GT(pool.WorkerCpuSeconds(), before);
 }
 
+TEST(WorkerPool, SaysHowManyThreadsThereWere) {
+  for (const int more : {0, 3}) {
+    const ScarceThreads scarce(more);
+    try {
+      WorkerPool pool(8);
+      FAIL() << "8 threads of " << more + 1;
+    } catch (const std::system_error& error) {
+      EXPECT_EQ(error.code(), std::errc::resource_unavailable_try_again);
+      EXPECT_THAT(error.what(), testing::HasSubstr("only " + std::to_string(more + 1) + " of 8 threads"));
+    }
+  }
+  WorkerPool pool(8);  // there are threads again
+  RunTogether(pool);
+}
+
+}  // namespace
 }  // namespace sessa::cpu

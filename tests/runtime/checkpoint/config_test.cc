@@ -236,23 +236,41 @@ TEST(ConfigTest, EqualKeysOfDifferentObjectsAreNoDuplicates) {
 TEST(GenerationDefaultsTest, ReadsWhatIsThere) {
   const auto none = ParseGenerationDefaults("f", "{}");
   ASSERT_TRUE(none.ok());
-  EXPECT_FALSE(none->temperature || none->top_k || none->top_p);
-  const auto all =
-      ParseGenerationDefaults("f", R"({"temperature": 0.7, "top_k": 40, "top_p": 0.9, "do_sample": true})");
+  EXPECT_FALSE(none->temperature || none->top_k || none->top_p || none->min_p || none->repetition_penalty ||
+               none->max_new_tokens);
+  const auto all = ParseGenerationDefaults(
+      "f", R"({"temperature": 0.7, "top_k": 40, "top_p": 0.9, "min_p": 0, "repetition_penalty": 1.1,
+               "max_new_tokens": 512, "do_sample": true})");
   ASSERT_TRUE(all.ok()) << all.status();
   EXPECT_EQ(all->temperature, 0.7f);
   EXPECT_EQ(all->top_k, 40);
   EXPECT_EQ(all->top_p, 0.9f);
+  EXPECT_EQ(all->min_p, 0.0f);
+  EXPECT_EQ(all->repetition_penalty, 1.1f);
+  EXPECT_EQ(all->max_new_tokens, 512);
 }
 
-TEST(GenerationDefaultsTest, WrongValuesAreRefused) {
-  for (const char* text :
-       {R"({"temperature": -1})", R"({"temperature": 1e9})", R"({"temperature": "1"})", R"({"top_k": -1})",
-        R"({"top_k": 1.5})", R"({"top_k": 4294967296})", R"({"top_p": 0})", R"({"top_p": 1.1})",
-        R"({"top_p": []})", R"([])", R"({"top_p": 1, "top_p": 1})"}) {
-    const auto defaults = ParseGenerationDefaults("d/generation_config.json", text);
-    ASSERT_FALSE(defaults.ok()) << text;
-    EXPECT_THAT(std::string(defaults.status().message()), HasSubstr("d/generation_config.json: "));
+TEST(GenerationDefaultsTest, WrongValuesAreRefusedByFileAndKey) {
+  const struct {
+    const char* key;
+    std::vector<const char*> values;
+  } wrong[] = {{"temperature", {"-1", "1e9", "\"1\""}},
+               {"top_k", {"-1", "1.5", "4294967296"}},
+               {"top_p", {"0", "1e-60", "1.1", "[]"}},
+               {"min_p", {"-0.1", "1.1", "true"}},
+               {"repetition_penalty", {"0", "1e-60", "-1", "101"}},
+               {"max_new_tokens", {"0", "-1", "1.5", "2147483648"}}};
+  for (const auto& [key, values] : wrong) {
+    for (const char* value : values) {
+      const auto defaults =
+          ParseGenerationDefaults("d/generation_config.json", absl::StrCat("{\"", key, "\": ", value, "}"));
+      ASSERT_FALSE(defaults.ok()) << key << " " << value;
+      EXPECT_THAT(std::string(defaults.status().message()),
+                  HasSubstr(absl::StrCat("d/generation_config.json: ", key, " must be ")));
+    }
+  }
+  for (const char* text : {"[]", R"({"top_p": 1, "top_p": 1})"}) {
+    EXPECT_FALSE(ParseGenerationDefaults("f", text).ok());
   }
 }
 

@@ -1,7 +1,7 @@
 // The SentencePiece plugin, opened as a program opens it.
 #include "runtime/tokenizer.h"
 
-#include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -11,6 +11,8 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "runtime/text/text_stream.h"
+#include "tests/runtime/tokenizer/model_bytes.h"
+#include "tests/temp_folder.h"
 
 namespace sessa {
 namespace {
@@ -138,28 +140,87 @@ TEST(TokenizerTest, FilesThatAreNoModelAreRefusedByName) {
   }
 }
 
-// Damaged files load or do not; nothing aborts.
-TEST(TokenizerTest, DamagedModels) {
-  const std::string model = ReadFile(kModel);
-  const std::string path = testing::TempDir() + "/sessa_damaged_tokenizer.model";
+// A model with rewriting rules: capitals become small letters, a ligature two.
+std::string ModelWithRules() {
+  TestRules rules = {{"\xEF\xAC\x81", "fi"}};
+  for (char c = 'A'; c <= 'C'; ++c) rules.emplace_back(std::string(1, c), std::string(1, c - 'A' + 'a'));
+  TestModel model;
+  model.charsmap = TestCharsmap(rules).Bytes();
+  return model.Bytes();
+}
+
+TEST(TokenizerTest, RewritingRulesAreFollowed) {
+  const auto tokenizer = OpenSentencePieceTokenizer("rules", ModelWithRules());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ(*(*tokenizer)->Encode("CAB \xEF\xAC\x81"), *(*tokenizer)->Encode("cab fi"));
+}
+
+TEST(TokenizerTest, NestedSymbolsUpToTheLimitAreFound) {
+  TestModel model;
+  for (size_t i = 1; i <= 64; ++i) model.symbols.push_back(std::string(i, '#'));
+  const auto tokenizer = OpenSentencePieceTokenizer("symbols", model.Bytes());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->Encode(std::string(200, '#'))->size(), 4);
+}
+
+// Each would make SentencePiece read where nothing is once a client's text has the letter A or #.
+TEST(TokenizerTest, RulesThatLeadOutsideAreRefusedByFile) {
+  const TempFolder folder;
+  const auto expect_refused = [&](const TestModel& model, const std::string& reason) {
+    const std::string file = folder.Write("hostile.model", model.Bytes());
+    const absl::Status status = LoadSentencePieceTokenizer(file).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(file + ": not a SentencePiece model: "));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(reason));
+  };
+  TestCharsmap outside(TestRules{{"A", "a"}});
+  outside.units[0] = 0x3fffff << 10 | 0x200;
+  TestModel model;
+  model.charsmap = outside.Bytes();
+  expect_refused(model, "precompiled_charsmap: unit 0 leads to");
+  model = {};
+  for (size_t i = 1; i <= 100; ++i) model.symbols.push_back(std::string(i, '#'));
+  expect_refused(model, "more than 64 user-defined symbols");
+}
+
+TEST(TokenizerTest, MostBytesPerToken) {
+  TestModel model;
+  model.symbols = {"\xE2\x96\x81\xE2\x96\x81"};  // two spaces
+  const auto most = [&] {
+    return OpenSentencePieceTokenizer("test", model.Bytes()).value()->MostBytesPerToken();
+  };
+  EXPECT_EQ(most(), 0);  // unknown characters run together
+  model.byte_fallback = true;
+  const auto tokenizer = OpenSentencePieceTokenizer("test", model.Bytes()).value();
+  for (const char* text : {"a", "  ", "\xE2\x96\x81\xE2\x96\x81", "\xF0\x9F\x98\x80", "<0x41>"}) {
+    EXPECT_LE(strlen(text), tokenizer->Encode(text)->size() * tokenizer->MostBytesPerToken()) << text;
+  }
+  EXPECT_EQ(Recall()->MostBytesPerToken(), 12);
+}
+
+// Damaged files load or do not; nothing aborts, whatever text comes.
+void LoadDamaged(const std::string& model, size_t stride) {
+  const std::string text = "Where is the CAB? \xEF\xAC\x81 \xEF\xAC\x82 AAAA";
   const auto load = [&](const std::string& bytes) {
-    std::ofstream(path, std::ios::binary) << bytes;
-    return LoadSentencePieceTokenizer(path);
+    const auto tokenizer = OpenSentencePieceTokenizer("damaged", bytes);
+    if (!tokenizer.ok()) return false;
+    for (int32_t id = 0; id < (*tokenizer)->vocab_size(); ++id) (*tokenizer)->TokenBytes(id);
+    EXPECT_TRUE((*tokenizer)->Encode(text).ok());
+    return true;
   };
   int refused = 0;
-  for (size_t size = 0; size < model.size(); size += 1 + size / 16)
-    refused += !load(model.substr(0, size)).ok();
+  for (size_t size = 0; size < model.size(); size += 1 + size / 16) refused += !load(model.substr(0, size));
   EXPECT_GT(refused, 10);
-  for (size_t at = 0; at < model.size(); at += 97) {
+  for (size_t at = 0; at < model.size(); at += stride) {
     std::string bytes = model;
     bytes[at] = static_cast<char>(bytes[at] ^ (1 << at % 8));
-    const auto tokenizer = load(bytes);
-    if (!tokenizer.ok()) continue;
-    for (int32_t id = 0; id < (*tokenizer)->vocab_size(); ++id) (*tokenizer)->TokenBytes(id);
-    EXPECT_TRUE((*tokenizer)->Encode("Where is the clock?").ok());
+    load(bytes);
   }
-  std::remove(path.c_str());
 }
+
+TEST(TokenizerTest, DamagedModels) { LoadDamaged(ReadFile(kModel), 97); }
+
+TEST(TokenizerTest, DamagedModelsWithRules) { LoadDamaged(ModelWithRules(), 3); }
 
 }  // namespace
 }  // namespace sessa
