@@ -13,6 +13,7 @@
 #include "client/commands/status_view.h"
 #include "client/rpc_errors.h"
 #include "tests/client/fake_server.h"
+#include "tests/temp_folder.h"
 
 namespace sessa {
 namespace {
@@ -147,7 +148,8 @@ TEST_F(SessactlTest, SessionsListAndDelete) {
 }
 
 TEST_F(SessactlTest, ASessionTravelsThroughAFile) {
-  const std::string file = absl::StrCat(::testing::TempDir(), "/exported.session");
+  const TempFolder folder;
+  const std::string file = folder.File("exported.session");
   EXPECT_THAT(RunHere("sessions export s " + file).out, HasSubstr("3 tokens"));
   EXPECT_EQ(RunHere("sessions import " + file).out, "imported\n");
   std::ofstream(file, std::ios::binary | std::ios::trunc) << "\xFFgarbage";
