@@ -11,8 +11,8 @@ class InstallPackagesTest(StubbedTest):
 
     def setUp(self):
         super().setUp()
-        (self.tree / "deploy/packages.txt").write_text("[build]\nhere\ntwice  # for two architectures\nmissing\n[test]\nhere\n")
-        # dpkg-query -W -f=FORMAT NAME: the format once for each architecture.
+        (self.tree / "deploy/packages.txt").write_text("[build]\nhere\ntwice\nmissing\n[test]\nhere\n")
+        # dpkg-query -W -f=FORMAT NAME: the format once for each architecture, of which `twice` has two.
         self.stub("dpkg-query", """format=${2#-f=}; format=${format/'${db:Status-Status}'/installed}
           case $3 in here) printf "$format" ;; twice) printf "$format$format" ;; *) exit 1 ;; esac""")
         self.stub("id", "echo 0")

@@ -1,4 +1,4 @@
-"""A script of the project run in a folder of its own, with programs that do what a test says instead of the real ones."""
+"""A script of the project in a folder of its own, among programs that do what a test says."""
 import os
 import pathlib
 import shutil
@@ -36,10 +36,10 @@ class StubbedTest(unittest.TestCase):
 
     def run_script(self, script, *arguments, **environment):
         """Returns (exit code, all that was printed)."""
-        environment = {**os.environ, "PATH": f"{self.programs}:{os.environ['PATH']}", "LOG": str(self.log), **environment}
+        stubs_first = {"PATH": f"{self.programs}:{os.environ['PATH']}", "LOG": str(self.log)}
         done = subprocess.run(
-            [self.tree / script, *arguments], env=environment, cwd=self.tree, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            [self.tree / script, *arguments], env={**os.environ, **stubs_first, **environment}, cwd=self.tree,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return done.returncode, done.stdout
 
     def logged(self):
