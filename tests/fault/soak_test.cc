@@ -67,7 +67,8 @@ class User {
   }
 
   void Turn() {
-    const bool stalls = session_.empty() && Chance(kStalled), cancels = !stalls && Chance(kCancelled);
+    const bool stalls = session_.empty() && Chance(kStalled);
+    bool cancels = !stalls && Chance(kCancelled);
     const v1::GenerateRequest request = MakeRequest(stalls);
     int reads_left = cancels ? Below(30) : -1;
     grpc::ClientContext context;
@@ -81,6 +82,10 @@ class User {
     while (reader->Read(&message)) {
       result.Add(message);
       if (--reads_left == 0) context.TryCancel();
+      if (!cancels && absl::Now() > end_) {  // all that still run, at once
+        cancels = true;
+        context.TryCancel();
+      }
     }
     result.status = reader->Finish();
     Judge(result, cancels);
