@@ -48,6 +48,7 @@ inline DaemonOptions TestOptions() {
 struct Client {
   explicit Client(const std::string& address, grpc::ChannelArguments args = grpc::ChannelArguments()) {
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
+    args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);          // to this machine, whatever the environment says
     channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
     // gRPC 1.51 may take its first attempt for a refused one (grpc/grpc 35064), and fail the calls that wait.
     EXPECT_TRUE(channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(30)));
