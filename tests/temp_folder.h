@@ -1,28 +1,34 @@
-// A folder of a test's own: two runs on one machine do not meet in it.
+// A folder of a test's own, removed with everything in it at the end.
 #pragma once
 
-#include <gtest/gtest.h>
-#include <stdlib.h>
-
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
+
+#include "gtest/gtest.h"
 
 namespace sessa {
 
-// Empty at first; removed with all that is in it at the end.
 class TempFolder {
  public:
-  TempFolder() : path_(testing::TempDir() + "sessa_test.XXXXXX") {
-    EXPECT_NE(mkdtemp(path_.data()), nullptr) << path_;
+  TempFolder() {
+    std::string name = testing::TempDir() + "/sessa_test.XXXXXX";
+    if (mkdtemp(name.data()) == nullptr) std::abort();
+    path_ = name;
   }
-  ~TempFolder() {
-    std::error_code error;  // what is left is no reason to fail
-    std::filesystem::remove_all(path_, error);
-  }
+  ~TempFolder() { std::filesystem::remove_all(path_); }
   TempFolder(const TempFolder&) = delete;
   TempFolder& operator=(const TempFolder&) = delete;
 
-  std::string File(const std::string& name) const { return path_ + "/" + name; }
+  const std::string& path() const { return path_; }
+  // Writes a file, its folders included; `name` is relative. Returns its path.
+  std::string Write(const std::string& name, const std::string& bytes) const {
+    const std::filesystem::path file = std::filesystem::path(path_) / name;
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream(file, std::ios::binary) << bytes;
+    return file.string();
+  }
 
  private:
   std::string path_;

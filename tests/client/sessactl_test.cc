@@ -149,7 +149,7 @@ TEST_F(SessactlTest, SessionsListAndDelete) {
 
 TEST_F(SessactlTest, ASessionTravelsThroughAFile) {
   const TempFolder folder;
-  const std::string file = folder.File("exported.session");
+  const std::string file = folder.path() + "/exported.session";
   EXPECT_THAT(RunHere("sessions export s " + file).out, HasSubstr("3 tokens"));
   EXPECT_EQ(RunHere("sessions import " + file).out, "imported\n");
   std::ofstream(file, std::ios::binary | std::ios::trunc) << "\xFFgarbage";
