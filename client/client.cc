@@ -10,6 +10,7 @@
 
 #include "absl/time/clock.h"
 #include "client/check_strings.h"
+#include "client/loopback.h"
 #include "client/proto_time.h"
 #include "client/rpc_errors.h"
 #include "grpc/health/v1/health.grpc.pb.h"
@@ -142,6 +143,7 @@ Client::Client(ClientOptions options) : options_(std::move(options)) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(options_.max_message_bytes));
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMilliseconds);
+  if (IsLoopback(options_.server)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   stubs_ = std::make_unique<Stubs>(
       grpc::CreateCustomChannel(options_.server, grpc::InsecureChannelCredentials(), arguments));
 }

@@ -55,16 +55,25 @@ function(sessa_program name)
   target_link_libraries(${name} PRIVATE sessa_options ${arg_DEPS})
 endfunction()
 
-# sessa_test(NAME SOURCES... DEPS... [LABELS...]): one GoogleTest program, one ctest entry, run from the source root.
-function(sessa_test name)
-  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+# sessa_add_test(NAME COMMAND... [TIMEOUT SECONDS] [LABELS...] [ENVIRONMENT...]): one ctest entry, run from the source
+# root. The timeout only ends what hangs. Daemons of tests listen on loopback, so no proxy may stand before that.
+function(sessa_add_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "COMMAND;LABELS;ENVIRONMENT" ${ARGN})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT ${SESSA_TEST_TIMEOUT})
   endif()
+  list(PREPEND arg_ENVIRONMENT SESSA_BUILD_DIR=${CMAKE_BINARY_DIR})
+  add_test(NAME ${name} COMMAND ${arg_COMMAND} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
+    ENVIRONMENT "${arg_ENVIRONMENT}"
+    ENVIRONMENT_MODIFICATION "no_proxy=string_prepend:127.0.0.1,localhost,::1,")
+endfunction()
+
+# sessa_test(NAME SOURCES... DEPS... [TIMEOUT SECONDS] [LABELS...]): one GoogleTest program, one ctest entry.
+function(sessa_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE sessa_options ${arg_DEPS} GTest::gmock GTest::gtest_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
-    ENVIRONMENT "SESSA_BUILD_DIR=${CMAKE_BINARY_DIR}")
+  sessa_add_test(${name} COMMAND ${name} TIMEOUT ${arg_TIMEOUT} LABELS ${arg_LABELS})
 endfunction()

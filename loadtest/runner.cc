@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/client.h"
+#include "client/loopback.h"
 #include "client/proto_time.h"
 #include "loadtest/server_watch.h"
 #include "loadtest/worker.h"
@@ -37,6 +38,7 @@ std::vector<std::unique_ptr<Connection>> Connect(const std::string& server, int 
   for (int i = 0; i < count; ++i) {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // or equal channels would share one connection
+    if (IsLoopback(server)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     const auto channel = grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), arguments);
     if (stops == 0) channel->WaitForConnected(std::chrono::system_clock::now() + kConnectTime);
     connections.push_back(std::make_unique<Connection>(

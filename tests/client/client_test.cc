@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "client/check_strings.h"
 #include "client/json.h"
+#include "client/loopback.h"
 #include "client/rpc_errors.h"
 #include "runtime/base/errors.h"
 #include "tests/client/fake_server.h"
@@ -139,6 +140,30 @@ TEST_F(ClientTest, WhatTheServerLacksIsUnimplemented) {
   const auto tokens = client_.Tokenize({});
   EXPECT_EQ(ExitCodeOf(tokens.status()), kExitUnimplemented);
   EXPECT_EQ(client_.CheckHealth("").status().code(), absl::StatusCode::kUnimplemented);
+}
+
+// Where nobody listens on this machine's port 1.
+class DeadProxy {
+ public:
+  DeadProxy() {
+    unsetenv("no_proxy");
+    setenv("http_proxy", "http://127.0.0.1:1", 1);
+  }
+  ~DeadProxy() { unsetenv("http_proxy"); }
+};
+
+TEST(ClientProxy, NoProxyIsAskedForAServerOnThisMachine) {
+  FakeServer server;
+  const DeadProxy proxy;
+  Client client({.server = server.address()});
+  EXPECT_TRUE(client.GetModel({.deadline = absl::Now() + absl::Minutes(1)}).ok());
+}
+
+TEST(ClientProxy, KnowsWhatIsOnThisMachine) {
+  for (const char* server : {"127.0.0.1:50051", "127.8.9.1:1", "localhost:50051", "[::1]:50051"})
+    EXPECT_TRUE(IsLoopback(server)) << server;
+  for (const char* server : {"", "10.0.0.1:50051", "127.example.com:1", "localhost.example.com:1", "[::2]:1"})
+    EXPECT_FALSE(IsLoopback(server)) << server;
 }
 
 TEST(ClientErrors, NobodyThereSaysHowToStartADaemon) {

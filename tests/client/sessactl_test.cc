@@ -10,6 +10,7 @@
 #include "client/commands/status_view.h"
 #include "client/rpc_errors.h"
 #include "tests/client/sessactl_fixture.h"
+#include "tests/temp_folder.h"
 
 namespace sessa {
 namespace {
@@ -89,7 +90,8 @@ TEST_F(SessactlTest, TextThatIsNotUtf8IsSaidByPlace) {
 }
 
 TEST_F(SessactlTest, ScoreTakesItsPromptFromOnePlaceAndTheRestAsChoices) {
-  const std::string file = absl::StrCat(::testing::TempDir(), "/prompt");
+  const TempFolder folder;
+  const std::string file = folder.path() + "/prompt";
   std::ofstream(file) << "from a file";
   for (const auto& [arguments, prompt] : std::vector<std::pair<std::string, std::string>>{
            {"score hello yes no", "hello"},
@@ -191,7 +193,8 @@ TEST_F(SessactlTest, SessionsListAndDelete) {
 }
 
 TEST_F(SessactlTest, ASessionTravelsThroughAFile) {
-  const std::string file = absl::StrCat(::testing::TempDir(), "/exported.session");
+  const TempFolder folder;
+  const std::string file = folder.path() + "/exported.session";
   EXPECT_THAT(RunHere("sessions export s " + file).out, HasSubstr("3 tokens"));
   EXPECT_EQ(RunHere("sessions import " + file).out, "imported\n");
   std::ofstream(file, std::ios::binary | std::ios::trunc) << "\xFFgarbage";

@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
@@ -14,11 +17,14 @@ namespace {
 
 using testing::HasSubstr;
 
+// Room for a turn that no machine is through with before the test ends it.
+constexpr char kLongContext[] = "--max_context=100000", kItsState[] = "--state_memory=2G";
+
 v1::GenerateRequest LongTurn() {
   v1::GenerateRequest request;
   request.set_text("Mia went to the kitchen.");
   request.set_keep_session(true);
-  request.mutable_sampling()->set_max_tokens(1900);
+  request.mutable_sampling()->set_max_tokens(90000);
   request.mutable_sampling()->set_ignore_eos(true);
   return request;
 }
@@ -65,7 +71,7 @@ TEST(ProcessTest, ServesAndEndsOnSigterm) {
   SessadProcess sessad({"--state_memory=64M"});
   ASSERT_TRUE(sessad.listening()) << sessad.log();
   sessad.Signal(SIGTERM);
-  EXPECT_EQ(sessad.Wait(absl::Seconds(10)), 0) << sessad.log();
+  EXPECT_EQ(sessad.Wait(), 0) << sessad.log();
 }
 
 TEST(ProcessTest, ABadFlagOrModelIsExitCodeOne) {
@@ -73,7 +79,7 @@ TEST(ProcessTest, ABadFlagOrModelIsExitCodeOne) {
        {"--durability=power", "--model=/no/such/folder", "--max_waiting=0", "--backend=none"}) {
     SessadProcess sessad({flag});
     EXPECT_FALSE(sessad.listening());
-    EXPECT_EQ(sessad.Wait(absl::Seconds(10)), 1) << flag;
+    EXPECT_EQ(sessad.Wait(), 1) << flag;
     const std::string name(flag, std::string(flag).find('='));
     EXPECT_THAT(sessad.log(), HasSubstr(name));
   }
@@ -83,17 +89,17 @@ TEST(ProcessTest, ABusyPortIsExitCodeOne) {
   SessadProcess first({"--state_memory=64M"});
   ASSERT_TRUE(first.listening()) << first.log();
   SessadProcess second({"--state_memory=64M", "--listen=" + first.grpc_address()});
-  EXPECT_EQ(second.Wait(absl::Seconds(10)), 1);
+  EXPECT_EQ(second.Wait(), 1);
   EXPECT_THAT(second.log(), HasSubstr("Address already in use"));
 }
 
 TEST(ProcessTest, ADrainEndsEveryStreamAndTheProcess) {
-  SessadProcess sessad({"--state_memory=256M", "--drain_timeout=300ms"});
+  SessadProcess sessad({kLongContext, kItsState, "--drain_timeout=300ms"});
   ASSERT_TRUE(sessad.listening()) << sessad.log();
   Streams streams(sessad.grpc_address(), 20);
   ASSERT_TRUE(Eventually([&] { return streams.started() == 20; }));
   sessad.Signal(SIGTERM);
-  EXPECT_EQ(sessad.Wait(absl::Seconds(20)), 0) << sessad.log();
+  EXPECT_EQ(sessad.Wait(), 0) << sessad.log();
   for (const Generated& result : streams.Join()) {
     EXPECT_TRUE(result.status.ok()) << result.status.error_message();
     EXPECT_EQ(result.finished, 1);
@@ -117,41 +123,41 @@ TEST(ProcessTest, ADrainByRpcWaitsForTheSignal) {
   ExpectError(Generate(client.inference.get(), LongTurn()).status, grpc::StatusCode::UNAVAILABLE, "DRAINING");
   EXPECT_EQ(sessad.Wait(absl::Milliseconds(100)), -1) << "it still answers";
   sessad.Signal(SIGTERM);
-  EXPECT_EQ(sessad.Wait(absl::Seconds(10)), 0) << sessad.log();
+  EXPECT_EQ(sessad.Wait(), 0) << sessad.log();
 }
 
 TEST(ProcessTest, ACrashLeavesAStack) {
   SessadProcess sessad({"--state_memory=64M"});
   ASSERT_TRUE(sessad.listening()) << sessad.log();
   sessad.Signal(SIGSEGV);
-  EXPECT_EQ(sessad.Wait(absl::Seconds(20)), 128 + SIGSEGV);
+  EXPECT_EQ(sessad.Wait(), 128 + SIGSEGV);
   // The main thread waits for signals in Run.
   EXPECT_TRUE(Eventually([&] { return sessad.log().find("::Run()") != std::string::npos; })) << sessad.log();
   EXPECT_THAT(sessad.log(), HasSubstr("sessad crashed: SIGSEGV"));
 }
 
 TEST(ProcessTest, ASecondSignalEndsItAtOnce) {
-  SessadProcess sessad({"--state_memory=256M", "--drain_timeout=600s"});
+  SessadProcess sessad({kLongContext, kItsState, "--drain_timeout=600s"});
   ASSERT_TRUE(sessad.listening()) << sessad.log();
   Streams streams(sessad.grpc_address(), 60);
   ASSERT_TRUE(Eventually([&] { return streams.started() == 60; }));
   sessad.Signal(SIGTERM);
   ASSERT_TRUE(Eventually([&] { return sessad.log().find("draining") != std::string::npos; }));
   sessad.Signal(SIGINT);
-  EXPECT_EQ(sessad.Wait(absl::Seconds(10)), 2) << sessad.log();
+  EXPECT_EQ(sessad.Wait(), 2) << sessad.log();
   for (const Generated& result : streams.Join()) {
     EXPECT_EQ(result.finished, result.status.ok() ? 1 : 0);
   }
 }
 
 TEST(ProcessTest, KillAndRestartIsClean) {
-  auto first = std::make_unique<SessadProcess>(std::vector<std::string>{"--state_memory=256M"});
+  auto first = std::make_unique<SessadProcess>(std::vector<std::string>{kLongContext, kItsState});
   ASSERT_TRUE(first->listening()) << first->log();
   const std::string address = first->grpc_address();
   Streams streams(address, 20);
   ASSERT_TRUE(Eventually([&] { return streams.started() == 20; }));
   first->Signal(SIGKILL);
-  EXPECT_EQ(first->Wait(absl::Seconds(10)), 128 + SIGKILL);
+  EXPECT_EQ(first->Wait(), 128 + SIGKILL);
   std::string session;
   for (const Generated& result : streams.Join()) {
     EXPECT_EQ(result.status.error_code(), grpc::StatusCode::UNAVAILABLE) << "ended by the client library";
@@ -169,7 +175,30 @@ TEST(ProcessTest, KillAndRestartIsClean) {
   ExpectError(Generate(client.inference.get(), request).status, grpc::StatusCode::NOT_FOUND,
               "SESSION_NOT_FOUND");
   second.Signal(SIGTERM);
-  EXPECT_EQ(second.Wait(absl::Seconds(10)), 0);
+  EXPECT_EQ(second.Wait(), 0);
+}
+
+TEST(ProcessTest, ATestThatIsKilledLeavesNoDaemon) {
+  ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);  // its daemon becomes a child of this process
+  int started[2];
+  ASSERT_EQ(pipe(started), 0);
+  const pid_t test = fork();
+  if (test == 0) {
+    SessadProcess sessad({"--state_memory=64M"});
+    const int pid = sessad.listening() ? sessad.pid() : -1;
+    if (write(started[1], &pid, sizeof pid) != sizeof pid) _exit(1);
+    raise(SIGKILL);
+  }
+  close(started[1]);
+  int daemon = -1;
+  ASSERT_EQ(read(started[0], &daemon, sizeof daemon), sizeof daemon);
+  ASSERT_GT(daemon, 0);
+  close(started[0]);
+  ASSERT_EQ(waitpid(test, nullptr, 0), test);
+  int status = 0;
+  const bool ended = Eventually([&] { return waitpid(daemon, &status, WNOHANG) == daemon; });
+  if (!ended) kill(daemon, SIGKILL);
+  EXPECT_TRUE(ended && WIFSIGNALED(status));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,8 +23,11 @@ SessadProcess::SessadProcess(std::vector<std::string> flags) {
   argv.push_back(nullptr);
   int pipe_fds[2];
   if (pipe2(pipe_fds, O_CLOEXEC) != 0) std::abort();
+  const pid_t parent = getpid();
   pid_ = fork();
   if (pid_ == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(127);  // it was gone before that
     dup2(pipe_fds[1], STDERR_FILENO);
     execv(argv[0], argv.data());
     _exit(127);
@@ -31,7 +35,7 @@ SessadProcess::SessadProcess(std::vector<std::string> flags) {
   close(pipe_fds[1]);
   reader_ = std::thread([this, fd = pipe_fds[0]] { ReadLog(fd); });
   constexpr char kMark[] = "listening grpc=";
-  for (int i = 0; i < 3000 && grpc_address_.empty(); ++i) {
+  for (int i = 0; i < 12000 && grpc_address_.empty(); ++i) {
     absl::SleepFor(absl::Milliseconds(10));
     MutexLock lock(&mutex_);
     const size_t mark = log_.find(kMark);
@@ -45,7 +49,7 @@ SessadProcess::SessadProcess(std::vector<std::string> flags) {
 SessadProcess::~SessadProcess() {
   if (exit_code_ < 0) {
     Signal(SIGKILL);
-    Wait(absl::Seconds(10));
+    Wait();
   }
   reader_.join();
 }

@@ -14,6 +14,8 @@ namespace sessa {
 class SessadProcess {
  public:
   // Starts build/bin/sessad on free ports (or on those in `flags`) and waits until it listens or has ended.
+  // It is killed when the calling thread ends, however that comes about: a test that is killed leaves none
+  // behind.
   explicit SessadProcess(std::vector<std::string> flags);
   ~SessadProcess();  // SIGKILL, if it still runs
 
@@ -23,7 +25,8 @@ class SessadProcess {
 
   void Signal(int signal) const;
   // The exit code, or 128 + the signal that ended it; -1 when it still runs after the time.
-  int Wait(absl::Duration timeout);
+  int Wait(absl::Duration timeout = absl::Minutes(2));
+  int pid() const { return pid_; }
   int64_t resident_bytes() const;
 
  private:

@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
@@ -43,10 +44,14 @@ inline DaemonOptions TestOptions() {
   return options;
 }
 
+// A connection to a daemon that listens.
 struct Client {
   explicit Client(const std::string& address, grpc::ChannelArguments args = grpc::ChannelArguments()) {
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
+    args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);          // to this machine, whatever the environment says
     channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
+    // gRPC 1.51 may take its first attempt for a refused one (grpc/grpc 35064), and fail the calls that wait.
+    EXPECT_TRUE(channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(30)));
     inference = v1::Inference::NewStub(channel);
     sessions = v1::Sessions::NewStub(channel);
     admin = v1::Admin::NewStub(channel);
@@ -118,10 +123,10 @@ inline void ExpectError(const grpc::Status& status, grpc::StatusCode code, const
   EXPECT_FALSE(status.error_message().empty());
 }
 
-// Waits for something that another thread brings about; false after ten seconds.
+// Waits for something that another thread brings about; false after a minute, which only ends what hangs.
 template <class Condition>
 bool Eventually(Condition condition) {
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 6000; ++i) {
     if (condition()) return true;
     absl::SleepFor(absl::Milliseconds(10));
   }
