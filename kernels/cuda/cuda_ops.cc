@@ -18,22 +18,35 @@ void CudaOps::Check(const absl::Status& status) {
   if (!status.ok() && status_.ok()) status_ = status;
 }
 
+void CudaOps::TakeDevice() { Check(cudaSetDevice(options_.device), "taking the card"); }
+
 // --- state memory ---
 
+int64_t CudaOps::AvailableStateBytes() const {
+  return cudaSetDevice(options_.device) == cudaSuccess ? StateSlab::AvailableBytes() : 0;
+}
+
 absl::Status CudaOps::AllocateState(int32_t pages, int32_t open_pages) {
+  TakeDevice();
+  if (!status_.ok()) return status_;
   absl::Status status = slab_.Allocate(pages, open_pages, stream_);
   if (status.ok()) status = few_rows_.SetState(weights_, slab_, stream_);
   return status;
 }
 
-void CudaOps::CopyPage(PageId from, PageId to) { Check(slab_.CopyPage(from, to, stream_), "copying a page"); }
+void CudaOps::CopyPage(PageId from, PageId to) {
+  TakeDevice();
+  Check(slab_.CopyPage(from, to, stream_), "copying a page");
+}
 
 void CudaOps::CopyOpenPage(PageId from, PageId to) {
+  TakeDevice();
   Check(slab_.CopyOpenPage(from, to, stream_), "copying an open page");
 }
 
 absl::Status CudaOps::ReadState(PageId page, int32_t layer, Plane plane, int32_t first_row, int32_t rows,
                                 float* out) {
+  TakeDevice();
   Check(cudaStreamSynchronize(stream_), "waiting for the device");
   if (!status_.ok()) return status_;
   return slab_.Read(page, layer, plane, first_row, rows, out);
@@ -95,6 +108,7 @@ void CudaOps::BeginStep(const StepBatch& batch) {
   Step& step = *step_;
   step.batch = &batch;
   pass_ = Pass::kNone;
+  TakeDevice();
   if (status_.ok()) Reserve(step);
   if (!status_.ok()) return;
   step.plan = BuildTables(batch, options_.max_segments, slab_.scratch_page(), slab_.scratch_open_page(),
@@ -201,6 +215,7 @@ void CudaOps::EndStep() {
 
 absl::StatusOr<StepResult> CudaOps::Collect() {
   Step& step = steps_[collected_++ % kStepsInFlight];
+  TakeDevice();
   if (status_.ok()) Check(cudaEventSynchronize(step.end), "running a step");
   if (!status_.ok()) return status_;
   StepResult result;
@@ -240,6 +255,7 @@ absl::StatusOr<std::vector<float>> CudaOps::ReadLogits(int32_t output) {
         absl::StrCat("no logits of output ", output, " of ", collected_outputs_));
   }
   std::vector<float> logits(shape_.vocab);
+  TakeDevice();
   Check(cudaStreamSynchronize(stream_), "waiting for the device");
   Check(cudaMemcpy(logits.data(), a_.logits + int64_t{output} * shape_.vocab, logits.size() * sizeof(float),
                    cudaMemcpyDeviceToHost),

@@ -31,7 +31,8 @@ namespace sessa::cuda {
 absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(const ModelShape& shape, const ModelTensors& tensors,
                                                    const OpsOptions& options);
 
-// One thread at a time.
+// One thread at a time, and a step from BeginStep to EndStep by one; its current device becomes the
+// backend's.
 class CudaOps : public Ops {
  public:
   CudaOps(const ModelShape& shape, const OpsOptions& options);
@@ -42,7 +43,7 @@ class CudaOps : public Ops {
   const OpsInfo& info() const override { return info_; }
   const StateLayout& layout() const override { return slab_.layout(); }
 
-  int64_t AvailableStateBytes() const override { return StateSlab::AvailableBytes(); }
+  int64_t AvailableStateBytes() const override;
   absl::Status AllocateState(int32_t pages, int32_t open_pages) override;
   void CopyPage(PageId from, PageId to) override;
   void CopyOpenPage(PageId from, PageId to) override;
@@ -90,6 +91,8 @@ class CudaOps : public Ops {
   absl::Status StartBuffers();
   absl::Status Describe(const cudaDeviceProp& device);
 
+  // Before any other call to CUDA: the calling thread may be new, and each begins with device 0.
+  void TakeDevice();
   // Keeps the first error; once there is one, phases do nothing and Collect reports it.
   void Check(cudaError_t error, const char* what);
   void Check(const absl::Status& status);

@@ -68,6 +68,7 @@ CudaOps::CudaOps(const ModelShape& shape, const OpsOptions& options)
 
 CudaOps::~CudaOps() {
   if (stream_ == nullptr) return;
+  cudaSetDevice(options_.device);
   cudaStreamSynchronize(stream_);  // a poisoned device says so here; there is nobody left to tell
   for (Step& step : steps_) {
     if (step.begin != nullptr) cudaEventDestroy(step.begin);

@@ -1,4 +1,6 @@
 // The life of a step on the host: what is launched, what is told, and what becomes of failures.
+#include <thread>
+
 #include "gmock/gmock.h"
 #include "tests/kernels/cuda/host_flow_fixture.h"
 
@@ -119,6 +121,30 @@ TEST_F(HostFlowTest, WhereNoCardAnswersTheBackendIsUnavailable) {
     fake_cuda::Reset(machine);
     EXPECT_EQ(Create(Options()).status().code(), absl::StatusCode::kUnavailable);
   }
+}
+
+// The engine's thread is not the one that created the backend, and every thread begins with device 0.
+TEST_F(HostFlowTest, AnotherThreadRunsOnTheDeviceOfTheOptions) {
+  fake_cuda::Machine machine;
+  machine.devices = 2;
+  fake_cuda::Reset(machine);
+  OpsOptions options = Options();
+  options.device = 1;
+  auto ops = Create(options);
+  ASSERT_EQ(ops.status().ToString(), "OK");
+  const auto on_another_thread = [](const auto& work) { std::thread(work).join(); };
+  on_another_thread([&] { EXPECT_EQ((*ops)->AllocateState(kPages, kOpenPages).ToString(), "OK"); });
+  model_ = std::make_unique<Model>(*std::move(ops));
+  on_another_thread([&] { model_->ops().FillState(1); });
+  for (int32_t step = 0; step < 3; ++step) {  // eager, captured, replayed
+    const StepBatch batch = Decoders(3, step);
+    on_another_thread([&] { model_->Launch(batch); });
+    on_another_thread([&] { EXPECT_EQ(model_->Collect().status().ToString(), "OK"); });
+  }
+  on_another_thread([&] { EXPECT_GT(model_->ops().AvailableStateBytes(), 0); });
+  EXPECT_EQ(fake_cuda::UsedMemory(0), 0);
+  for (const fake_cuda::Launch& launch : fake_cuda::Launches()) EXPECT_EQ(launch.device, 1) << launch.kernel;
+  on_another_thread([&] { model_.reset(); });
 }
 
 }  // namespace
