@@ -66,6 +66,14 @@ const char* Name(Attention kind) {
   return "";
 }
 
+bool NoCard() {
+  int devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(&devices);
+  if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) return true;
+  CheckCuda(error, "looking for a card");
+  return devices == 0;
+}
+
 void CheckCuda(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));

@@ -22,6 +22,9 @@ struct SegmentLength {
   int start = 0, rows = 0;
 };
 
+// Whether there is no driver or no card; any other reason not to run is a failure.
+bool NoCard();
+
 // Aborts the test program with the place and CUDA's message.
 void CheckCuda(cudaError_t error, const char* what);
 
