@@ -14,6 +14,7 @@
 #include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/few_rows_pass.h"
+#include "kernels/cuda/host_rows.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lt_gemm.h"
 #include "kernels/cuda/prefill.h"
@@ -21,7 +22,6 @@
 #include "kernels/cuda/state_slab.h"
 #include "kernels/cuda/step_tables.h"
 #include "kernels/cuda/weights.h"
-#include "kernels/host_sampler.h"
 #include "kernels/ops.h"
 
 namespace sessa::cuda {
@@ -78,11 +78,10 @@ class CudaOps : public Ops {
     const StepBatch* batch = nullptr;
     StepPlan plan{TableLayout(0)};
     PrefillPlan prefill;
-    PinnedBuffer tables, prefill_table, results, host_logits;
-    std::vector<int32_t> host_rows;  // outputs that the host samples; row i of host_logits is host_rows[i]
-    int32_t copied_host_rows = 0;    // of them, launched so far
-    bool few_rows_only = false;      // the few-rows kernel runs all rows
-    bool results_copied = false;     // by the kernel that drew them
+    PinnedBuffer tables, prefill_table, results;
+    HostRows host_rows;
+    bool few_rows_only = false;   // the few-rows kernel runs all rows
+    bool results_copied = false;  // by the kernel that drew them
     cudaEvent_t begin = nullptr, end = nullptr;
   };
   enum class Pass { kNone, kDecode, kPrefill, kDone };
@@ -97,14 +96,15 @@ class CudaOps : public Ops {
   void Check(cudaError_t error, const char* what);
   void Check(const absl::Status& status);
 
-  // Room for this step's tables, results and logits; growing device memory drops the captured graphs.
-  void Reserve(Step& step);
+  // Room for the tables of steps. Growing device memory drops the captured graphs.
+  absl::Status ReserveTables(int64_t bytes);
   absl::Status ReserveDevice(DeviceBuffer& buffer, int64_t bytes, const char* what);
   static absl::Status ReservePinned(PinnedBuffer& buffer, int64_t bytes, const char* what);
   void PlanPrefillRows(Step& step);
   void StartDecode();
   void FinishDecode();
-  void CopyHostRows(int32_t first, int32_t count);
+  void TakeHostRows(int32_t first, int32_t count);
+  void SampleHostRows(Step& step, StepResult* result);
 
   bool decode() const { return pass_ == Pass::kDecode; }
   int32_t pass_rows() const;         // padding included
@@ -156,7 +156,6 @@ class CudaOps : public Ops {
   DeviceBuffer tables_, results_, prefill_table_, prefill_workspace_;
   DecodeGraphs graphs_;
   FewRowsPassRunner few_rows_;
-  SampleScratch sample_scratch_;
 
   absl::Status status_;  // the first device error
   std::array<Step, kStepsInFlight> steps_;

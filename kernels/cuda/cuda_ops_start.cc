@@ -10,10 +10,10 @@
 namespace sessa::cuda {
 namespace {
 
-constexpr int32_t kMaxWidth = 12288;     // D: a row in float32 fits shared memory
-constexpr int32_t kMinOutputRows = 256;  // of a Head slice
-constexpr int64_t kFirstTableBytes = int64_t{2} << 20;
-constexpr int kOldestMajor = 8;  // compute capability that the embedded PTX needs
+constexpr int32_t kMaxWidth = 12288;                     // D: a row in float32 fits shared memory
+constexpr int32_t kMinOutputRows = 256;                  // of a Head slice
+constexpr int64_t kHostLogitsBytes = int64_t{32} << 20;  // of a step's rows that the host samples, at a time
+constexpr int kOldestMajor = 8;                          // compute capability that the embedded PTX needs
 
 std::string VersionText(int version) { return absl::StrCat(version / 1000, ".", version % 1000 / 10); }
 
@@ -153,7 +153,6 @@ absl::Status CudaOps::StartBuffers() {
     sizes.partial_floats = attention_.partial_floats;
   }
   absl::Status status = a_.Allocate(sizes);
-  if (status.ok()) status = ReserveDevice(tables_, kFirstTableBytes, "step tables");
   if (status.ok()) {
     const int64_t outputs = max_rows_ + 2 * int64_t{info_.max_output_rows};
     status = ReserveDevice(results_, kResultsOffset + outputs * static_cast<int64_t>(sizeof(SampleResult)),
@@ -167,7 +166,11 @@ absl::Status CudaOps::StartBuffers() {
     status = ReserveDevice(prefill_table_, PrefillTableBytes(prefill_limits_), "the prefill table");
   }
   for (Step& step : steps_) {
-    if (status.ok()) status = ReservePinned(step.tables, kFirstTableBytes, "step tables");
+    if (status.ok()) {
+      const int64_t room = kHostLogitsBytes / (4 * int64_t{shape_.vocab});
+      status = step.host_rows.Allocate(
+          shape_.vocab, static_cast<int32_t>(std::clamp<int64_t>(room, 1, info_.max_output_rows)));
+    }
     if (status.ok())
       status = ReservePinned(step.prefill_table, PrefillTableBytes(prefill_limits_), "prefill tables");
     if (status.ok()) status = ReservePinned(step.results, results_.bytes(), "results");

@@ -307,7 +307,7 @@ void CudaOps::Sample(int32_t first, int32_t count) {
     step_->results_copied = true;
   }
   Check(LaunchSample(params, context), "sampling");
-  if (!capturing_) CopyHostRows(first, count);
+  if (!capturing_) TakeHostRows(first, count);
 }
 
 }  // namespace sessa::cuda

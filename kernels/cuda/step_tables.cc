@@ -17,12 +17,13 @@ OutputMeta MetaOf(const OutputRow& output, int32_t row) {
   meta.row = row;
   meta.target = output.target;
   meta.slot = output.slot;
-  const SampleParams* params = output.params;
+  if (!DeviceGives(output)) return meta;  // mode kNone
   if (output.target >= 0) {
-    meta.mode = params == nullptr || params->top_logprobs < 0 ? OutputMode::kScore : OutputMode::kNone;
+    meta.mode = OutputMode::kScore;
     return meta;
   }
-  meta.mode = params->IsPlain() ? OutputMode::kSample : OutputMode::kNone;
+  const SampleParams* params = output.params;
+  meta.mode = OutputMode::kSample;
   meta.top_k = params->top_k;
   meta.temperature = params->temperature;
   meta.top_p = params->top_p;
@@ -80,6 +81,11 @@ int32_t Schedule(const RowMeta* rows, int32_t count, int32_t bucket, bool inclus
 
 }  // namespace
 
+bool DeviceGives(const OutputRow& output) {
+  if (output.target < 0) return output.params->IsPlain();
+  return output.params == nullptr || output.params->top_logprobs <= 0;
+}
+
 TableLayout::TableLayout(int32_t max_segments) {
   const int64_t segments = BucketOf(max_segments);
   decode_rows = AlignUp(sizeof(DecodeHeader));
@@ -99,10 +105,9 @@ int32_t BucketOf(int32_t rows) {
   return (rows + 63) / 64 * 64;
 }
 
-int64_t TableBytes(const StepBatch& batch, int32_t max_segments) {
-  const TableLayout layout(max_segments);
-  return layout.pages + AlignUp((static_cast<int64_t>(batch.pages.size()) + 1) * sizeof(PageId)) +
-         AlignUp(batch.rows() * sizeof(RowMeta)) + AlignUp(batch.outputs.size() * sizeof(OutputMeta));
+int64_t TableBytes(int32_t max_segments, int64_t rows, int64_t outputs, int64_t pages) {
+  return TableLayout(max_segments).pages + AlignUp((pages + 1) * sizeof(PageId)) +
+         AlignUp(rows * sizeof(RowMeta)) + AlignUp(outputs * sizeof(OutputMeta));
 }
 
 StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratch_page,

@@ -29,12 +29,19 @@ std::map<const void*, std::string>& KernelNames() {
   return names;
 }
 
+// Dynamic shared memory that kernels may have. Reset leaves it: launchers remember what they did in this
+// process, for the one device that it uses.
+std::map<const void*, int>& OptedIn() {
+  static std::map<const void*, int> bytes;
+  return bytes;
+}
+
 cudaError_t LaunchKernel(const void* kernel, cudaStream_t stream, void** arguments, dim3 grid,
                          size_t shared) {
   State& state = TheState();
   const std::string& name = KernelNames()[kernel];
   if (StreamOf(stream)->device != current_device) return Return(cudaErrorInvalidResourceHandle);
-  if (shared > 47 * 1024 && state.opted_in[{current_device, kernel}] < static_cast<int>(shared)) {
+  if (shared > 47 * 1024 && OptedIn()[kernel] < static_cast<int>(shared)) {
     return Return(cudaErrorInvalidValue);
   }
   if (state.launch_error != cudaSuccess && name.find(state.failing_kernel) != std::string::npos) {
@@ -191,7 +198,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   if (value > kOptInShared) return Return(cudaErrorInvalidValue);
-  TheState().opted_in[{current_device, kernel}] = value;
+  OptedIn()[kernel] = value;
   return cudaSuccess;
 }
 

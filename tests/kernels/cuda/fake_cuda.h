@@ -22,6 +22,8 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace sessa::fake_cuda {
@@ -75,10 +77,14 @@ void OnLaunch(std::string_view kernel, std::function<void(const Params&)> body);
 using Work = std::function<void()>;
 void SetBody(std::string_view kernel, std::function<Work(void** arguments)> body);
 
-template <typename Params>
-void OnLaunch(std::string_view kernel, std::function<void(const Params&)> body) {
+template <typename... Params, typename Body>
+void OnLaunch(std::string_view kernel, Body body) {
   SetBody(kernel, [body](void** arguments) -> Work {
-    return [body, params = *static_cast<const Params*>(arguments[0])] { body(params); };
+    std::tuple<Params...> params = [&]<size_t... i>(std::index_sequence<i...>) {
+      return std::tuple<Params...>{*static_cast<const Params*>(arguments[i])...};
+    }
+    (std::index_sequence_for<Params...>());
+    return [body, params = std::move(params)] { std::apply(body, params); };
   });
 }
 

@@ -48,7 +48,6 @@ struct State {
   std::set<void*> objects;
   std::set<Stream*> streams;
   std::vector<std::pair<std::string, std::function<Work(void**)>>> bodies;
-  std::map<std::pair<int, const void*>, int> opted_in;  // by device and kernel: dynamic shared memory
   std::string failing_kernel;
   cudaError_t launch_error = cudaSuccess, wait_error = cudaSuccess, last_error = cudaSuccess;
   int device_allocations = 0, pinned_allocations = 0;

@@ -6,4 +6,4 @@ endif()
 # Objects, so that the linker finds them before what the kernels' libraries ask for.
 add_library(sessa_fake_cuda OBJECT fake_cublaslt.cc fake_cuda.cc fake_cuda_memory.cc)
 target_link_libraries(sessa_fake_cuda PUBLIC sessa_cuda_backend)
-sessa_test(cuda_host_flow_test SOURCES host_flow_test.cc DEPS sessa_fake_cuda sessa_cuda_plugin sessa_step_timer sessa_runtime)
+sessa_test(cuda_host_flow_test SOURCES host_flow_test.cc host_rows_test.cc DEPS sessa_fake_cuda sessa_cuda_plugin sessa_step_timer sessa_runtime)

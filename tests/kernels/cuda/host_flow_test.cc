@@ -63,8 +63,10 @@ TEST_F(HostFlowTest, EveryAllocationAtStartMayFail) {
     int32_t failures = 0;
     for (;; ++failures) {
       fail(failures);
-      const absl::Status status = Create(Options()).status();
+      auto ops = Create(Options());
+      const absl::Status status = ops.ok() ? (*ops)->AllocateState(kPages, kOpenPages) : ops.status();
       fail(-1);
+      ops = absl::UnknownError("");
       if (status.ok()) break;
       EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
       EXPECT_THAT(std::string(status.message()), HasSubstr("asked for")) << failures;
@@ -137,7 +139,8 @@ TEST_F(HostFlowTest, AnotherThreadRunsOnTheDeviceOfTheOptions) {
   model_ = std::make_unique<Model>(*std::move(ops));
   on_another_thread([&] { model_->ops().FillState(1); });
   for (int32_t step = 0; step < 3; ++step) {  // eager, captured, replayed
-    const StepBatch batch = Decoders(3, step);
+    StepBatch batch = Decoders(3, step);
+    AddPrompt(&batch, 20, Drawn());
     on_another_thread([&] { model_->Launch(batch); });
     on_another_thread([&] { EXPECT_EQ(model_->Collect().status().ToString(), "OK"); });
   }
