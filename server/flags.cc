@@ -33,10 +33,10 @@ ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:9464",
           "Where the operator's HTTP is served (/metrics, /healthz, /version): HOST:PORT. Empty: nowhere.");
 ABSL_FLAG(std::string, data_dir, "",
           "Folder of the session store. Not used while --durability=none, the only level so far.");
-ABSL_FLAG(
-    std::string, backend, "auto",
-    "What computes: auto (cuda when a device answers, else cpu), cpu, cuda, or reference (plain loops, slow, "
-    "the oracle of the tests).");
+ABSL_FLAG(std::string, backend, "auto",
+          "What computes: auto (cuda where there is a driver, a card and the plugin, else cpu; a card that "
+          "is full or fails "
+          "is an error at start), cpu, cuda, or reference (plain loops, slow, the oracle of the tests).");
 ABSL_FLAG(
     bool, batch_invariant, true,
     "Decoding gives the same bits alone and in any company. Every backend works so at no cost, so false is "

@@ -26,8 +26,9 @@
 
 namespace sessa::cuda {
 
-// As CreateOpsFn. UNAVAILABLE when there is no driver, no card, or one that is too old: the message says
-// which.
+// As CreateOpsFn. UNAVAILABLE when there is no driver, no card, or one that is too old; UNIMPLEMENTED for a
+// shape that the kernels cannot run; INVALID_ARGUMENT for an option; RESOURCE_EXHAUSTED when memory does not
+// suffice; INTERNAL when the card fails. The message says which.
 absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(const ModelShape& shape, const ModelTensors& tensors,
                                                    const OpsOptions& options);
 

@@ -17,7 +17,11 @@ constexpr int kOldestMajor = 8;                          // compute capability t
 
 std::string VersionText(int version) { return absl::StrCat(version / 1000, ".", version % 1000 / 10); }
 
-absl::Status Unavailable(cudaError_t error, const char* what) {
+// UNAVAILABLE where there is no card at all: a caller may do without. Else there is one that does not work.
+absl::Status StartError(cudaError_t error, const char* what) {
+  if (error != cudaErrorNoDevice && error != cudaErrorInsufficientDriver) {
+    return ToStatus(error, absl::StrCat("CUDA backend: ", what));
+  }
   return absl::UnavailableError(absl::StrCat("CUDA backend: ", what, ": ", cudaGetErrorString(error)));
 }
 
@@ -33,14 +37,15 @@ absl::StatusOr<cudaDeviceProp> FindDevice(int32_t ordinal) {
                                                VersionText(runtime)));
   }
   cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess) return Unavailable(error, "looking for a card");
+  if (error != cudaSuccess) return StartError(error, "looking for a card");
   if (ordinal < 0 || ordinal >= count) {
-    return absl::UnavailableError(
-        absl::StrCat("CUDA backend: there is no card ", ordinal, "; there are ", count));
+    return absl::InvalidArgumentError(absl::StrCat("CUDA backend: --device=", ordinal,
+                                                   " is not there: this machine has ", count,
+                                                   count == 1 ? " card" : " cards", ", counted from 0"));
   }
   cudaDeviceProp device;
   error = cudaGetDeviceProperties(&device, ordinal);
-  if (error != cudaSuccess) return Unavailable(error, "asking for the card's properties");
+  if (error != cudaSuccess) return StartError(error, "asking for the card's properties");
   if (device.major < kOldestMajor) {
     return absl::UnavailableError(absl::StrCat("CUDA backend: ", device.name, " has compute capability ",
                                                device.major, ".", device.minor, "; ", kOldestMajor,
@@ -86,12 +91,12 @@ absl::Status CudaOps::Start(const ModelTensors& tensors) {
   absl::StatusOr<cudaDeviceProp> device = FindDevice(options_.device);
   if (!device.ok()) return device.status();
   cudaError_t error = cudaSetDevice(options_.device);
-  if (error != cudaSuccess) return Unavailable(error, "taking the card");
+  if (error != cudaSuccess) return StartError(error, "taking the card");
   multiprocessors_ = device->multiProcessorCount;
   attention_ = PlanAttention(shape_.width, shape_.heads, shape_.kv_heads,
                              options_.state_dtype == StateDtype::kF32, device->sharedMemPerBlockOptin);
   error = RunsHopperCode(&hopper_code_);
-  if (error != cudaSuccess) return Unavailable(error, "loading the kernels");
+  if (error != cudaSuccess) return StartError(error, "loading the kernels");
   absl::Status status = StartDevice();
   if (!status.ok()) return status;
   absl::StatusOr<Weights> weights = Weights::Load(shape_, tensors);

@@ -1,6 +1,7 @@
 // The life of a step on the host: what is launched, what is told, and what becomes of failures.
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "tests/kernels/cuda/host_flow_fixture.h"
 
@@ -122,6 +123,19 @@ TEST_F(HostFlowTest, WhereNoCardAnswersTheBackendIsUnavailable) {
     machine.driver = driver;
     fake_cuda::Reset(machine);
     EXPECT_EQ(Create(Options()).status().code(), absl::StatusCode::kUnavailable);
+  }
+}
+
+TEST_F(HostFlowTest, ACardThatIsNotThereIsRefusedByItsNumber) {
+  fake_cuda::Machine machine;
+  machine.devices = 2;
+  fake_cuda::Reset(machine);
+  OpsOptions options = Options();
+  for (const int32_t device : {2, 99, -1}) {
+    options.device = device;
+    EXPECT_THAT(Create(options).status().ToString(),
+                AllOf(HasSubstr("INVALID_ARGUMENT"), HasSubstr(absl::StrCat("--device=", device)),
+                      HasSubstr("2 cards")));
   }
 }
 
