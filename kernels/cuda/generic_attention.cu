@@ -111,8 +111,11 @@ __global__ void __launch_bounds__(kThreads) GenericAttentionKernel(AttentionPara
 }  // namespace
 
 cudaError_t LaunchGenericAttention(const AttentionParams& params, const LaunchContext& context) {
+  const size_t shared = params.state.width * sizeof(float);
+  const cudaError_t error = AllowShared(GenericAttentionKernel, shared);
+  if (error != cudaSuccess) return error;
   return LaunchKernel(GenericAttentionKernel, dim3(params.row_count, params.heads + 1), dim3(kThreads),
-                      params.state.width * sizeof(float), context.dependent, context.stream, params);
+                      shared, context.dependent, context.stream, params);
 }
 
 }  // namespace sessa::cuda
