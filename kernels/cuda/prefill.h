@@ -42,8 +42,8 @@ struct PrefillTuning {
 struct PrefillLimits {
   ModelShape shape;
   StateDtype state = StateDtype::kCompact;
-  int32_t max_rows = 2048;  // rows of all segments of a step, together
-  int32_t max_segments = 256;
+  int32_t max_rows = 2048;                   // rows of all segments of a step, together
+  int32_t max_segments = 256;                // of a step
   int32_t max_context = 1 << 20;             // start + rows of any segment
   int64_t panel_bytes = int64_t{128} << 20;  // of the panel of attention weights; longer pasts take several
   bool tensor_cores = true;                  // false: the plain kernels (checks; cards before sm_90)

@@ -8,3 +8,4 @@ add_library(sessa_fake_cuda OBJECT fake_cublaslt.cc fake_cuda.cc fake_cuda_memor
 target_link_libraries(sessa_fake_cuda PUBLIC sessa_cuda_backend)
 sessa_test(cuda_host_flow_test SOURCES host_flow_test.cc host_rows_test.cc DEPS sessa_fake_cuda sessa_cuda_plugin sessa_step_timer sessa_runtime)
 sessa_test(cuda_launchers_test SOURCES launchers_test.cc DEPS sessa_fake_cuda)
+sessa_test(prefill_plan_test SOURCES prefill_plan_test.cc DEPS sessa_fake_cuda)

@@ -25,6 +25,7 @@ PrefillLimits Limits(int width, int heads, int kv_heads) {
   limits.shape.kv_heads = kv_heads;
   limits.shape.layers = 2;
   limits.max_context = 16384;
+  limits.max_segments = 16;  // the workspace is poisoned for each case
   return limits;
 }
 
