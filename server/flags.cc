@@ -56,8 +56,9 @@ ABSL_FLAG(std::string, state_dtype, "auto",
           "auto: compact for bf16 checkpoints, else f32.");
 ABSL_FLAG(int32_t, max_batch_tokens, 512,
           "Tokens of a step: the decoding sessions' one each, the rest for prefill. Larger: faster prefill; "
-          "smaller: "
-          "shorter gaps for the others while a long prompt is read.");
+          "smaller: shorter gaps for the others while a long prompt is read. At most 16384 on a GPU, whose "
+          "memory for "
+          "prefill grows with its square from some thousands on.");
 ABSL_FLAG(int32_t, max_batch_sessions, 256, "Sessions that run at once; further ones wait.");
 ABSL_FLAG(int32_t, max_waiting, 1024,
           "Requests that may wait; further ones get RESOURCE_EXHAUSTED with a time to retry.");

@@ -10,8 +10,9 @@
 namespace sessa::cuda {
 namespace {
 
-constexpr int32_t kMaxWidth = 12288;                     // D: a row in float32 fits shared memory
-constexpr int32_t kMinOutputRows = 256;                  // of a Head slice
+constexpr int32_t kMaxWidth = 12288;     // D: a row in float32 fits shared memory
+constexpr int32_t kMaxRows = 16384;      // of a step: the workspace of prefill grows with their square
+constexpr int32_t kMinOutputRows = 256;  // of a Head slice
 constexpr int64_t kHostLogitsBytes = int64_t{32} << 20;  // of a step's rows that the host samples, at a time
 constexpr int kOldestMajor = 8;                          // compute capability that the embedded PTX needs
 
@@ -61,6 +62,10 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(const ModelShape& shape, cons
   if (shape.width > kMaxWidth) {
     return absl::UnimplementedError(
         absl::StrCat("CUDA backend: hidden_size ", shape.width, " is more than ", kMaxWidth));
+  }
+  if (options.max_rows > kMaxRows) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("CUDA backend: --max_batch_tokens=", options.max_rows, " is more than ", kMaxRows));
   }
   auto ops = std::make_unique<CudaOps>(shape, options);
   absl::Status status = ops->Start(tensors);

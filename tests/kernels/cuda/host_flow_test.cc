@@ -126,6 +126,16 @@ TEST_F(HostFlowTest, WhereNoCardAnswersTheBackendIsUnavailable) {
   }
 }
 
+TEST_F(HostFlowTest, StepsOfMoreRowsThanTheWorkspaceIsMeantForAreRefused) {
+  OpsOptions options = Options();
+  options.max_rows = 16384;
+  EXPECT_EQ(Create(options).status().ToString(), "OK");
+  options.max_rows = 16385;
+  EXPECT_THAT(
+      Create(options).status().ToString(),
+      AllOf(HasSubstr("INVALID_ARGUMENT"), HasSubstr("--max_batch_tokens=16385"), HasSubstr("16384")));
+}
+
 TEST_F(HostFlowTest, ACardThatIsNotThereIsRefusedByItsNumber) {
   fake_cuda::Machine machine;
   machine.devices = 2;
