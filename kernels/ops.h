@@ -51,7 +51,7 @@ struct StepBatch {
   std::vector<Segment> segments;   // decode segments (rows == 1) first, then longer ones
   std::vector<int32_t> tokens;     // (rows) token ids; ignored where the segment has a token_slot
   std::vector<PageId> pages;       // concatenated page tables
-  std::vector<OutputRow> outputs;  // rows whose logits are wanted, by ascending row
+  std::vector<OutputRow> outputs;  // rows whose logits are wanted, ascending: at most one a row
 
   int32_t rows() const { return static_cast<int32_t>(tokens.size()); }
 };

@@ -156,7 +156,7 @@ bool CudaOps::NextPass() {
 // Either replays the pass (and leaves pass_ at kNone), or readies the phases to be run or recorded.
 void CudaOps::StartDecode() {
   const StepPlan& plan = step_->plan;
-  if (!plan.graph || few_rows()) return;  // two kernels are launched sooner than a graph
+  if (few_rows()) return;  // two kernels are launched sooner than a graph
   switch (graphs_.Next(graph_pass())) {
     case DecodeGraphs::Action::kRunEagerly:
       return;

@@ -119,7 +119,7 @@ class CudaOps : public Ops {
   // Whether the decode pass but for sampling is one kernel, which the first phase launches.
   bool few_rows() const { return decode() && few_rows_.Takes(step_->plan); }
   void RunFewRows();
-  DecodeGraphs::Pass graph_pass() const { return {step_->plan.row_bucket, step_->plan.output_bucket}; }
+  DecodeGraphs::Pass graph_pass() const { return {step_->plan.row_bucket, step_->plan.decode_outputs > 0}; }
   AttentionParams DecodeAttention(int32_t layer) const;
   PrefillContext Prefill(int32_t layer) const;
   // Whether the prefill solve makes f and u itself.

@@ -117,11 +117,8 @@ StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratc
   plan.decode_rows = split.decode_rows;
   plan.decode_outputs = split.decode_outputs;
   plan.row_bucket = BucketOf(plan.decode_rows);
-  plan.output_bucket =
-      plan.decode_outputs == 0 ? 0 : std::max(plan.row_bucket, BucketOf(plan.decode_outputs));
   plan.prefill_rows = batch.rows() - plan.decode_rows;
   plan.prefill_outputs = static_cast<int32_t>(batch.outputs.size()) - plan.decode_outputs;
-  plan.graph = plan.output_bucket <= BucketOf(max_segments);
   TableLayout& layout = plan.layout;
   const int64_t page_count = static_cast<int64_t>(batch.pages.size());
   layout.prefill_rows = layout.pages + AlignUp((page_count + 1) * sizeof(PageId));
@@ -154,17 +151,15 @@ StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratc
     for (int32_t i = 0; i < batch.segments[s].rows; ++i) *rows++ = MetaOf(batch, batch.segments[s], i);
   }
 
-  // Outputs of both passes, side by side; those of a decode pass that fits its place, there as well.
+  // Outputs of both passes, side by side; those of the decode pass in their own place as well.
   auto* outputs = reinterpret_cast<OutputMeta*>(base + layout.prefill_outputs);
   for (size_t i = 0; i < batch.outputs.size(); ++i) {
     const int32_t row = batch.outputs[i].row;
     outputs[i] = MetaOf(batch.outputs[i], row < plan.decode_rows ? row : row - plan.decode_rows);
   }
-  if (plan.graph) {
-    auto* fixed = reinterpret_cast<OutputMeta*>(base + layout.decode_outputs);
-    std::copy(outputs, outputs + plan.decode_outputs, fixed);
-    std::fill(fixed + plan.decode_outputs, fixed + plan.output_bucket, OutputMeta{});
-  }
+  auto* fixed = reinterpret_cast<OutputMeta*>(base + layout.decode_outputs);
+  std::copy(outputs, outputs + plan.decode_outputs, fixed);
+  std::fill(fixed + plan.decode_outputs, fixed + plan.row_bucket, OutputMeta{});
   return plan;
 }
 

@@ -36,10 +36,9 @@ struct TableLayout {
 struct StepPlan {
   TableLayout layout;
   int32_t decode_rows = 0, decode_outputs = 0;  // without padding
-  int32_t row_bucket = 0, output_bucket = 0;    // with it
+  int32_t row_bucket = 0;                       // with it; of outputs, where there are any, as well
   int32_t prefill_rows = 0, prefill_outputs = 0;
   int32_t attention_units = 0;  // of the decode pass (attention_schedule.h)
-  bool graph = false;           // the decode pass fits its place in the tables and can be captured
 };
 
 // The smallest batch bucket that holds `rows`: 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, then

@@ -37,6 +37,21 @@ TEST_F(HostFlowTest, PassesAreCapturedAndReplayed) {
   EXPECT_EQ(fake_cuda::CountLaunches("DecodeAttentionKernel"), 2 * Shape().layers);
 }
 
+// With and without outputs there are two passes of a bucket; outputs of some rows are as many as rows.
+TEST_F(HostFlowTest, AGraphServesStepsThatWantFewerOutputs) {
+  Start();
+  for (const int32_t wanted : {4, 2, 0, 3, 0, 1, 0}) {
+    SCOPED_TRACE(wanted);
+    StepBatch batch = Decoders(4, wanted);
+    batch.outputs.erase(batch.outputs.begin(), batch.outputs.end() - wanted);
+    const std::vector<int32_t> tokens = Tokens(Step(batch).value());
+    ASSERT_EQ(tokens.size(), wanted);
+    for (int32_t i = 0; i < wanted; ++i) EXPECT_EQ(tokens[i], TokenAt(wanted + 4 - wanted + i + 1, Shape()));
+  }
+  EXPECT_EQ(fake_cuda::CountLaunches("graph"), 3 + 2);
+  EXPECT_EQ(fake_cuda::CountLaunches("DecodeAttentionKernel"), 2 * 2 * Shape().layers);
+}
+
 TEST_F(HostFlowTest, ASecondStepIsLaunchedBeforeTheFirstIsCollected) {
   for (const int32_t rows : {1, 3}) {  // the few-rows kernel; graphs
     SCOPED_TRACE(rows);
