@@ -52,8 +52,8 @@ ABSL_FLAG(std::string, state_memory, "auto",
           "longest idle session gives its state up and has it computed again on its return.");
 ABSL_FLAG(std::string, state_dtype, "auto",
           "Numbers of the state: f32; compact (k, v and kb in bf16, s in fp16: half the memory and half the "
-          "traffic); "
-          "auto: compact for bf16 checkpoints, else f32.");
+          "traffic); auto: compact for bf16 checkpoints, else f32. On a GPU f32 is the slow path: generic "
+          "kernels.");
 ABSL_FLAG(int32_t, max_batch_tokens, 512,
           "Tokens of a step: the decoding sessions' one each, the rest for prefill. Larger: faster prefill; "
           "smaller: shorter gaps for the others while a long prompt is read. At most 16384 on a GPU, whose "

@@ -196,8 +196,9 @@ absl::Status CudaOps::Describe(const cudaDeviceProp& device) {
       "cuda: ", device.name, " (sm_", device.major, device.minor, ", ", device.multiProcessorCount,
       " multiprocessors), ", hopper_code_ ? "code for sm_90a" : "code from PTX for sm_80",
       ", weights in bf16, ", attention_.fast ? "split-KV" : "generic (slow)", " decode attention, ",
-      prefill_limits_.tensor_cores ? "tensor-core" : "plain",
-      " prefill where the shape allows it; decode is batch-invariant");
+      PrefillKind(prefill_limits_), " prefill",
+      options_.state_dtype == StateDtype::kF32 ? ", both because state is in float32" : "",
+      "; decode is batch-invariant");
   return ToStatus(cudaDeviceSynchronize(), "starting the CUDA backend");
 }
 

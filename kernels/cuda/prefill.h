@@ -51,6 +51,10 @@ struct PrefillLimits {
   PrefillTuning tuning;
 };
 
+// Which kernels solve such a model's prompts, for a log: "tensor-core", "tensor-core (plain forward
+// attention)" or "plain (slow)".
+const char* PrefillKind(const PrefillLimits& limits);
+
 // Device memory that the launchers of a step share, and pinned host memory (and as much device memory) for a
 // plan's table.
 int64_t PrefillWorkspaceBytes(const PrefillLimits& limits);

@@ -197,6 +197,11 @@ bool FastForwardShape(const PrefillLimits& limits) {
   return limits.tensor_cores && limits.state == StateDtype::kCompact && (width == 64 || width == 128);
 }
 
+const char* PrefillKind(const PrefillLimits& limits) {
+  if (!FastFeedbackShape(limits)) return "plain (slow)";
+  return FastForwardShape(limits) ? "tensor-core" : "tensor-core (plain forward attention)";
+}
+
 bool FastLinearShape(const PrefillLimits& limits) {
   return FastFeedbackShape(limits) && limits.shape.head_width() % 8 == 0;
 }

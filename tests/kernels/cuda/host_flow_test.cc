@@ -141,6 +141,31 @@ TEST_F(HostFlowTest, WhereNoCardAnswersTheBackendIsUnavailable) {
   }
 }
 
+TEST_F(HostFlowTest, TheDescriptionSaysWhichKernelsRun) {
+  const auto describe = [&](const ModelShape& shape, StateDtype state, int ptx_version) {
+    fake_cuda::Machine machine;
+    machine.ptx_version = ptx_version;
+    fake_cuda::Reset(machine);
+    OpsOptions options = Options();
+    options.state_dtype = state;
+    return Create(options, shape).value()->info().description;
+  };
+  const ModelShape heads_of_64 = MakeShape(128, 1, 2, 1, 97), heads_of_16 = Shape(),
+                   odd = MakeShape(90, 1, 5, 1, 97);
+  constexpr StateDtype kCompact = StateDtype::kCompact;
+  EXPECT_THAT(describe(heads_of_64, kCompact, 90),
+              HasSubstr("split-KV decode attention, tensor-core prefill;"));
+  EXPECT_THAT(describe(heads_of_16, kCompact, 90),
+              HasSubstr("tensor-core (plain forward attention) prefill;"));
+  EXPECT_THAT(describe(heads_of_64, kCompact, 80),
+              HasSubstr("split-KV decode attention, plain (slow) prefill;"));
+  EXPECT_THAT(describe(odd, kCompact, 90),
+              HasSubstr("generic (slow) decode attention, plain (slow) prefill;"));
+  EXPECT_THAT(
+      describe(heads_of_64, StateDtype::kF32, 90),
+      HasSubstr("generic (slow) decode attention, plain (slow) prefill, both because state is in float32;"));
+}
+
 TEST_F(HostFlowTest, StepsOfMoreRowsThanTheWorkspaceIsMeantForAreRefused) {
   OpsOptions options = Options();
   options.max_rows = 16384;
