@@ -9,3 +9,8 @@ target_link_libraries(sessa_fake_cuda PUBLIC sessa_cuda_backend)
 sessa_test(cuda_host_flow_test SOURCES host_flow_test.cc host_rows_test.cc DEPS sessa_fake_cuda sessa_cuda_plugin sessa_step_timer sessa_runtime)
 sessa_test(cuda_launchers_test SOURCES launchers_test.cc DEPS sessa_fake_cuda)
 sessa_test(prefill_plan_test SOURCES prefill_plan_test.cc DEPS sessa_fake_cuda)
+# The same test as on the card, of loops on the host: of the test itself.
+sessa_test(decode_attention_host_test SOURCES decode_attention_test.cc decode_case.cc decode_feedback_test.cc
+  host_attention.cc
+  DEPS sessa_fake_cuda)
+set_property(TEST decode_attention_host_test APPEND PROPERTY ENVIRONMENT SESSA_CUDA_QUICK=1)
