@@ -54,8 +54,9 @@ class DecodeCase {
   void MakeState(uint32_t seed);
   void MakeQueries(Focus focus, uint32_t seed);
   void StoreRow(char* page, Plane plane, int32_t in_page, const float* numbers) const;
-  float Stored(Plane plane, float value) const;  // what a page makes of it
-  int32_t Chain(int32_t tokens) const;           // how many steps of a sum follow each other
+  float Stored(Plane plane, float value) const;                 // what a page makes of it
+  int32_t Pitch() const { return (shape_.width + 7) / 8 * 8; }  // of o in bf16
+  int32_t Chain(int32_t tokens) const;                          // how many steps of a sum follow each other
   // s of token j as `row` sees it.
   const float* Values(int32_t row, int32_t j) const;
 

@@ -10,7 +10,7 @@ sessa_test(cuda_host_flow_test SOURCES host_flow_test.cc host_rows_test.cc DEPS 
 sessa_test(cuda_launchers_test SOURCES launchers_test.cc DEPS sessa_fake_cuda)
 sessa_test(prefill_plan_test SOURCES prefill_plan_test.cc DEPS sessa_fake_cuda)
 # The same test as on the card, of loops on the host: of the test itself.
-sessa_test(decode_attention_host_test SOURCES decode_attention_test.cc decode_case.cc decode_feedback_test.cc
+sessa_test(decode_attention_host_test SOURCES decode_attention_test.cc decode_case.cc decode_case_check.cc decode_feedback_test.cc
   host_attention.cc
   DEPS sessa_fake_cuda)
 set_property(TEST decode_attention_host_test APPEND PROPERTY ENVIRONMENT SESSA_CUDA_QUICK=1)
