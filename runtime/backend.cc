@@ -10,26 +10,25 @@
 namespace sessa {
 namespace {
 
-struct Candidate {
-  absl::string_view name;
-  CreateOpsFn create;
-  bool automatic;  // "auto" tries it, in this order
-};
-
-constexpr Candidate kCandidates[] = {
+constexpr BackendCandidate kCandidates[] = {
     {"cuda", LoadCudaOps, true},
     {"cpu", CreateCpuOps, true},
     {"reference", CreateReferenceOps, false},
 };
 
+bool MayBePassedOver(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsUnimplemented(status);
+}
+
 }  // namespace
 
-absl::StatusOr<Backend> CreateBackend(absl::string_view name, const ModelShape& shape,
-                                      const ModelTensors& tensors, const OpsOptions& options) {
+absl::StatusOr<Backend> ChooseBackend(absl::Span<const BackendCandidate> candidates, absl::string_view name,
+                                      const ModelShape& shape, const ModelTensors& tensors,
+                                      const OpsOptions& options) {
   Backend backend;
   absl::Status status = absl::InvalidArgumentError(
       absl::StrCat("unknown backend \"", name, "\"; there are auto, cpu, cuda and reference"));
-  for (const Candidate& candidate : kCandidates) {
+  for (const BackendCandidate& candidate : candidates) {
     if (name != candidate.name && !(name == "auto" && candidate.automatic)) continue;
     absl::StatusOr<std::unique_ptr<Ops>> ops = candidate.create(shape, tensors, options);
     if (ops.ok()) {
@@ -37,10 +36,16 @@ absl::StatusOr<Backend> CreateBackend(absl::string_view name, const ModelShape& 
       return backend;
     }
     status = ops.status();
+    if (!MayBePassedOver(status)) return status;
     absl::StrAppend(&backend.note, backend.note.empty() ? "" : "; ", candidate.name,
                     " is not used: ", status.message());
   }
   return status;
+}
+
+absl::StatusOr<Backend> CreateBackend(absl::string_view name, const ModelShape& shape,
+                                      const ModelTensors& tensors, const OpsOptions& options) {
+  return ChooseBackend(kCandidates, name, shape, tensors, options);
 }
 
 }  // namespace sessa

@@ -133,7 +133,7 @@ void Engine::CollectStep() {
     }
   }
   report.prefill_rows = chunk.rows;
-  governor_.Observe(report.decode_rows, chunk, result->device_seconds);
+  governor_.Observe(report.decode_rows, chunk, result->device_seconds + result->host_seconds);
   if (hooks_->on_step) {
     report.segments = static_cast<int32_t>(step->batch.segments.size());
     report.total = now - step->launched;

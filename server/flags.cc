@@ -33,10 +33,10 @@ ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:9464",
           "Where the operator's HTTP is served (/metrics, /healthz, /version): HOST:PORT. Empty: nowhere.");
 ABSL_FLAG(std::string, data_dir, "",
           "Folder of the session store. Not used while --durability=none, the only level so far.");
-ABSL_FLAG(
-    std::string, backend, "auto",
-    "What computes: auto (cuda when a device answers, else cpu), cpu, cuda, or reference (plain loops, slow, "
-    "the oracle of the tests).");
+ABSL_FLAG(std::string, backend, "auto",
+          "What computes: auto (cuda where there is a driver, a card and the plugin, else cpu; a card that "
+          "is full or fails "
+          "is an error at start), cpu, cuda, or reference (plain loops, slow, the oracle of the tests).");
 ABSL_FLAG(
     bool, batch_invariant, true,
     "Decoding gives the same bits alone and in any company. Every backend works so at no cost, so false is "
@@ -51,12 +51,13 @@ ABSL_FLAG(std::string, state_memory, "auto",
           "idle session gives its state up and has it computed again on its return.");
 ABSL_FLAG(std::string, state_dtype, "auto",
           "Numbers of the state: f32; compact (k, v and kb in bf16, s in fp16: half the memory and half the "
-          "traffic); "
-          "auto: compact for bf16 checkpoints, else f32.");
+          "traffic); auto: compact for bf16 checkpoints, else f32. On a GPU f32 is the slow path: generic "
+          "kernels.");
 ABSL_FLAG(int32_t, max_batch_tokens, 512,
           "Tokens of a step: the decoding sessions' one each, the rest for prefill. Larger: faster prefill; "
-          "smaller: "
-          "shorter gaps for the others while a long prompt is read.");
+          "smaller: shorter gaps for the others while a long prompt is read. At most 16384 on a GPU, whose "
+          "memory for "
+          "prefill grows with its square from some thousands on.");
 ABSL_FLAG(int32_t, max_batch_sessions, 256, "Sessions that run at once; further ones wait.");
 ABSL_FLAG(int32_t, max_waiting, 1024,
           "Requests that may wait; further ones get RESOURCE_EXHAUSTED with a time to retry.");

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "runtime/backend.h"
 #include "runtime/model.h"
+#include "tools/random_weights.h"
 #include "tools/rounded_weights.h"
 
 namespace sessa {
@@ -102,6 +103,17 @@ void Judge(const GoldenCase& golden, const CheckOptions& options, CaseReport* re
 
 }  // namespace
 
+const char* Name(StateDtype state) { return state == StateDtype::kF32 ? "f32" : "compact"; }
+
+absl::StatusOr<std::string> ResolveBackend(const std::string& name, const OpsOptions& ops) {
+  ModelShape shape;
+  shape.vocab = shape.width = 8;
+  shape.layers = shape.heads = shape.kv_heads = 1;
+  absl::StatusOr<Backend> made = CreateBackend(name, shape, RandomWeights(shape, 1).tensors(), ops);
+  if (!made.ok()) return made.status();
+  return made->ops->info().name;
+}
+
 bool IsExact(const CheckOptions& options) {
   return options.backend != "cuda" && options.ops.state_dtype == StateDtype::kF32 && !options.round_weights;
 }
@@ -111,6 +123,10 @@ Tolerance ToleranceFor(const GoldenCase& golden, const CheckOptions& options) {
   const bool chain = absl::StrContains(golden.name, "previous_token");
   const double tensor = options.backend == "cuda" && chain ? 2e-2 : 1e-2;
   return {tensor, INFINITY};
+}
+
+StateDtype ReferenceState(const CheckOptions& options) {
+  return options.backend == "cuda" ? options.ops.state_dtype : StateDtype::kF32;
 }
 
 TensorErrors CompareSequences(const ModelShape& shape, const SequenceResult& actual,
@@ -127,6 +143,9 @@ TensorErrors CompareSequences(const ModelShape& shape, const SequenceResult& act
 }
 
 absl::StatusOr<CaseReport> CheckCase(const GoldenCase& golden, const CheckOptions& options) {
+  if (options.backend == "auto") {
+    return absl::InvalidArgumentError("what \"auto\" chooses decides how it is judged: ask ResolveBackend");
+  }
   const ModelShape& shape = golden.checkpoint->shape();
   const int32_t tokens = static_cast<int32_t>(golden.tokens.size());
   std::optional<RoundedWeights> rounded;
@@ -135,7 +154,9 @@ absl::StatusOr<CaseReport> CheckCase(const GoldenCase& golden, const CheckOption
 
   SequenceResult expected = golden.expected;
   if (!IsExact(options)) {
-    absl::StatusOr<Runner> oracle = MakeRunner("reference", shape, tensors, OpsOptions(), tokens);
+    OpsOptions reference;
+    reference.state_dtype = ReferenceState(options);
+    absl::StatusOr<Runner> oracle = MakeRunner("reference", shape, tensors, reference, tokens);
     if (!oracle.ok()) return oracle.status();
     absl::StatusOr<SequenceResult> result =
         RunSequence(oracle->model.get(), oracle->arena.get(), golden.tokens, {tokens});
@@ -149,6 +170,7 @@ absl::StatusOr<CaseReport> CheckCase(const GoldenCase& golden, const CheckOption
   if (!runner.ok()) return runner.status();
   CaseReport report;
   report.name = golden.name;
+  report.state = options.ops.state_dtype;
   for (const Path& path : AllPaths(tokens)) {
     absl::StatusOr<SequenceResult> actual =
         RunSequence(runner->model.get(), runner->arena.get(), golden.tokens, path.chunks);
@@ -198,7 +220,8 @@ absl::StatusOr<RecallReport> CheckRecallPrompts(absl::Span<const RecallPrompt> p
 }
 
 std::string FormatReport(const CaseReport& report) {
-  std::string line = absl::StrFormat("%-20s %s", report.name, report.failures.empty() ? "ok" : "FAILED");
+  std::string line = absl::StrFormat("%-20s %-7s %s", report.name, Name(report.state),
+                                     report.failures.empty() ? "ok" : "FAILED");
   for (const PathReport& path : report.paths) {
     absl::StrAppend(&line, "  ", path.path);
     for (int i = 0; i < 5; ++i) {

@@ -14,10 +14,13 @@
 namespace sessa {
 
 struct CheckOptions {
-  std::string backend = "reference";
+  std::string backend = "reference";  // cpu, cuda or reference; for auto see ResolveBackend
   OpsOptions ops;
   bool round_weights = false;  // to bf16, for the backend and for what it is compared with
 };
+
+// Which backend `name` is on this machine: tolerances depend on it. As CreateBackend where it cannot be made.
+absl::StatusOr<std::string> ResolveBackend(const std::string& name, const OpsOptions& ops);
 
 // Logits, then the planes k, v, kb, s (each the worst of its layers).
 inline constexpr const char* kTensorNames[] = {"logits", "k", "v", "kb", "s"};
@@ -31,6 +34,7 @@ struct PathReport {
 
 struct CaseReport {
   std::string name;
+  StateDtype state = StateDtype::kF32;
   std::vector<PathReport> paths;
   // Greedy tokens that agree, of those compared. Exact comparison (float32 weights and state): the
   // free-running continuation up to the first margin below 1e-3. Otherwise: teacher-forced, at the positions
@@ -41,11 +45,14 @@ struct CaseReport {
 };
 
 // The tolerance for a case. Exact comparisons are with the golden vectors; others with the reference backend
-// in float32 state on the same weights: rounding of bf16 and fp16 may move logits and state by 1 % (2 % for
-// logits of the CUDA backend on a chain of strong feedback).
+// on the same weights: rounding of bf16 and fp16 may move logits and state by 1 % (2 % for the CUDA backend
+// on a chain of strong feedback). The reference's state is in float32, so that what compact state costs is
+// seen too, but for the CUDA backend in what the backend's is: there the kernels are looked at.
 bool IsExact(const CheckOptions& options);
 Tolerance ToleranceFor(const GoldenCase& golden, const CheckOptions& options);
+StateDtype ReferenceState(const CheckOptions& options);
 
+// INVALID_ARGUMENT for the backend "auto".
 absl::StatusOr<CaseReport> CheckCase(const GoldenCase& golden, const CheckOptions& options);
 
 struct RecallReport {
@@ -56,7 +63,9 @@ struct RecallReport {
 absl::StatusOr<RecallReport> CheckRecallPrompts(absl::Span<const RecallPrompt> prompts,
                                                 const std::string& model_dir, const CheckOptions& options);
 
-// One line: name, "ok" or "FAILED", errors of every path as tensor/row, greedy, failures.
+const char* Name(StateDtype state);  // "f32" or "compact"
+
+// One line: name, state, "ok" or "FAILED", errors of every path as tensor/row, greedy, failures.
 std::string FormatReport(const CaseReport& report);
 
 // Errors of `actual` against `expected`.

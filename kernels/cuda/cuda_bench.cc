@@ -62,10 +62,14 @@ double GemmRate(LtGemm* lt, cudaStream_t stream) {
 }  // namespace
 
 DeviceRates CudaOps::MeasureRates() {
+  TakeDevice();
   if (!status_.ok()) return {};
   return {CopyRate(stream_), GemmRate(lt_.get(), stream_)};
 }
 
-void CudaOps::FillState(uint32_t seed) { Check(slab_.Fill(seed, stream_), "filling state"); }
+void CudaOps::FillState(uint32_t seed) {
+  TakeDevice();
+  Check(slab_.Fill(seed, stream_), "filling state");
+}
 
 }  // namespace sessa::cuda

@@ -3,12 +3,19 @@
 #include "kernels/cuda/cuda_ops.h"
 
 #include <algorithm>
+#include <cassert>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention_schedule.h"
 
 namespace sessa::cuda {
+namespace {
+
+constexpr int64_t kManyTokens = int64_t{1} << 20;
+
+}  // namespace
 
 void CudaOps::Check(cudaError_t error, const char* what) {
   if (error != cudaSuccess && status_.ok()) status_ = ToStatus(error, what);
@@ -18,22 +25,39 @@ void CudaOps::Check(const absl::Status& status) {
   if (!status.ok() && status_.ok()) status_ = status;
 }
 
+void CudaOps::TakeDevice() { Check(cudaSetDevice(options_.device), "taking the card"); }
+
 // --- state memory ---
 
+int64_t CudaOps::AvailableStateBytes() const {
+  return cudaSetDevice(options_.device) == cudaSuccess ? StateSlab::AvailableBytes() : 0;
+}
+
 absl::Status CudaOps::AllocateState(int32_t pages, int32_t open_pages) {
-  absl::Status status = slab_.Allocate(pages, open_pages, stream_);
+  TakeDevice();
+  if (!status_.ok()) return status_;
+  // So that no step allocates: every session of a step may have all pages, up to a million tokens' worth.
+  // Beyond, tables grow.
+  const int64_t entries = options_.max_segments * std::min<int64_t>(pages, kManyTokens / kPageTokens);
+  absl::Status status = ReserveTables(TableBytes(options_.max_segments, max_rows_, max_rows_, entries));
+  if (status.ok()) status = slab_.Allocate(pages, open_pages, stream_);
   if (status.ok()) status = few_rows_.SetState(weights_, slab_, stream_);
   return status;
 }
 
-void CudaOps::CopyPage(PageId from, PageId to) { Check(slab_.CopyPage(from, to, stream_), "copying a page"); }
+void CudaOps::CopyPage(PageId from, PageId to) {
+  TakeDevice();
+  Check(slab_.CopyPage(from, to, stream_), "copying a page");
+}
 
 void CudaOps::CopyOpenPage(PageId from, PageId to) {
+  TakeDevice();
   Check(slab_.CopyOpenPage(from, to, stream_), "copying an open page");
 }
 
 absl::Status CudaOps::ReadState(PageId page, int32_t layer, Plane plane, int32_t first_row, int32_t rows,
                                 float* out) {
+  TakeDevice();
   Check(cudaStreamSynchronize(stream_), "waiting for the device");
   if (!status_.ok()) return status_;
   return slab_.Read(page, layer, plane, first_row, rows, out);
@@ -61,33 +85,13 @@ absl::Status CudaOps::ReservePinned(PinnedBuffer& buffer, int64_t bytes, const c
   return absl::OkStatus();
 }
 
-void CudaOps::Reserve(Step& step) {
-  const StepBatch& batch = *step.batch;
-  const int64_t table_bytes = TableBytes(batch, options_.max_segments);
-  if (table_bytes > tables_.bytes()) Check(ReserveDevice(tables_, 2 * table_bytes, "step tables"));
-  Check(ReservePinned(step.tables, table_bytes, "step tables"));
-  const int64_t outputs = static_cast<int64_t>(batch.outputs.size()) + info_.max_output_rows;
-  const int64_t result_bytes = kResultsOffset + outputs * static_cast<int64_t>(sizeof(SampleResult));
-  if (result_bytes > results_.bytes()) {
-    unsigned long long saturations = 0;
-    Check(cudaStreamSynchronize(stream_), "waiting for the device");
-    Check(cudaMemcpy(&saturations, device_saturations(), sizeof saturations, cudaMemcpyDeviceToHost),
-          "keeping counters");
-    Check(ReserveDevice(results_, 2 * result_bytes, "results"));
-    Check(cudaMemcpy(device_saturations(), &saturations, sizeof saturations, cudaMemcpyHostToDevice),
-          "keeping counters");
+absl::Status CudaOps::ReserveTables(int64_t bytes) {
+  if (tables_.bytes() >= bytes) return absl::OkStatus();
+  absl::Status status = ReserveDevice(tables_, bytes, "step tables");  // waits for the steps in flight
+  for (Step& step : steps_) {
+    if (status.ok()) status = ReservePinned(step.tables, bytes, "step tables");
   }
-  Check(ReservePinned(step.results, result_bytes, "results"));
-  step.host_rows.clear();
-  step.copied_host_rows = 0;
-  for (size_t i = 0; i < batch.outputs.size(); ++i) {
-    const OutputRow& output = batch.outputs[i];
-    const bool device = output.target >= 0 ? output.params == nullptr || output.params->top_logprobs < 0
-                                           : output.params->IsPlain();
-    if (!device) step.host_rows.push_back(static_cast<int32_t>(i));
-  }
-  const int64_t row_bytes = int64_t{shape_.vocab} * 4;
-  Check(ReservePinned(step.host_logits, static_cast<int64_t>(step.host_rows.size()) * row_bytes, "logits"));
+  return status;
 }
 
 void CudaOps::BeginStep(const StepBatch& batch) {
@@ -95,8 +99,13 @@ void CudaOps::BeginStep(const StepBatch& batch) {
   Step& step = *step_;
   step.batch = &batch;
   pass_ = Pass::kNone;
-  if (status_.ok()) Reserve(step);
+  TakeDevice();
+  assert(batch.rows() <= max_rows_ && batch.outputs.size() <= batch.tokens.size());
+  const int64_t table_bytes =
+      TableBytes(options_.max_segments, batch.rows(), batch.outputs.size(), batch.pages.size());
+  if (status_.ok() && table_bytes > tables_.bytes()) Check(ReserveTables(2 * table_bytes));
   if (!status_.ok()) return;
+  step.host_rows.Begin(batch);
   step.plan = BuildTables(batch, options_.max_segments, slab_.scratch_page(), slab_.scratch_open_page(),
                           multiprocessors_, step.tables.as());
   Check(few_rows_.NextEpoch(stream_, &step.tables.as<DecodeHeader>()->epoch), "clearing mailboxes");
@@ -147,7 +156,7 @@ bool CudaOps::NextPass() {
 // Either replays the pass (and leaves pass_ at kNone), or readies the phases to be run or recorded.
 void CudaOps::StartDecode() {
   const StepPlan& plan = step_->plan;
-  if (!plan.graph || few_rows()) return;  // two kernels are launched sooner than a graph
+  if (few_rows()) return;  // two kernels are launched sooner than a graph
   switch (graphs_.Next(graph_pass())) {
     case DecodeGraphs::Action::kRunEagerly:
       return;
@@ -157,7 +166,7 @@ void CudaOps::StartDecode() {
       return;
     case DecodeGraphs::Action::kReplay:
       Check(graphs_.Launch(graph_pass(), stream_), "launching a decode graph");
-      CopyHostRows(0, plan.decode_outputs);
+      TakeHostRows(0, plan.decode_outputs);
       pass_ = Pass::kNone;
       return;
   }
@@ -171,22 +180,12 @@ void CudaOps::FinishDecode() {
   Check(error, "capturing a decode graph");
   if (error != cudaSuccess) return;
   Check(graphs_.Launch(graph_pass(), stream_), "launching a decode graph");
-  CopyHostRows(0, plan.decode_outputs);
+  TakeHostRows(0, plan.decode_outputs);
 }
 
-// The logits of those of outputs [first, first + count) that the host samples. The host rows ascend.
-void CudaOps::CopyHostRows(int32_t first, int32_t count) {
-  Step& step = *step_;
-  const int64_t vocab = shape_.vocab;
-  while (step.copied_host_rows < static_cast<int32_t>(step.host_rows.size())) {
-    const int32_t output = step.host_rows[step.copied_host_rows];
-    if (output >= first + count) return;
-    Check(cudaMemcpyAsync(step.host_logits.as<float>() + step.copied_host_rows * vocab,
-                          a_.logits + (LogitsRow(first) + output - first) * vocab, vocab * sizeof(float),
-                          cudaMemcpyDeviceToHost, stream_),
-          "copying logits");
-    ++step.copied_host_rows;
-  }
+void CudaOps::TakeHostRows(int32_t first, int32_t count) {
+  const float* const logits = a_.logits + int64_t{LogitsRow(first)} * shape_.vocab;
+  Check(step_->host_rows.Take(first, count, logits, stream_), "copying logits");
 }
 
 void CudaOps::EndStep() {
@@ -201,6 +200,7 @@ void CudaOps::EndStep() {
 
 absl::StatusOr<StepResult> CudaOps::Collect() {
   Step& step = steps_[collected_++ % kStepsInFlight];
+  TakeDevice();
   if (status_.ok()) Check(cudaEventSynchronize(step.end), "running a step");
   if (!status_.ok()) return status_;
   StepResult result;
@@ -218,18 +218,23 @@ absl::StatusOr<StepResult> CudaOps::Collect() {
     result.outputs[i].logprob = drawn[i].logprob;
     result.outputs[i].finite = drawn[i].finite != 0;
   }
-  for (size_t i = 0; i < step.host_rows.size(); ++i) {
-    const OutputRow& output = step.batch->outputs[step.host_rows[i]];
-    OutputResult& out = result.outputs[step.host_rows[i]];
-    out = SampleRow(absl::MakeConstSpan(step.host_logits.as<float>() + i * shape_.vocab, shape_.vocab),
-                    output, sample_scratch_);
-    if (output.slot < 0) continue;
-    Check(cudaMemcpyAsync(a_.slots + output.slot, &out.token, sizeof out.token, cudaMemcpyHostToDevice,
-                          stream_),
-          "setting a token slot");
-  }
+  SampleHostRows(step, &result);
   if (!status_.ok()) return status_;
   return result;
+}
+
+void CudaOps::SampleHostRows(Step& step, StepResult* result) {
+  const auto started = std::chrono::steady_clock::now();
+  step.host_rows.Sample();
+  for (size_t i = 0; i < step.host_rows.outputs().size(); ++i) {
+    const int32_t output = step.host_rows.outputs()[i];
+    OutputResult& out = result->outputs[output] = step.host_rows.results()[i];
+    const int32_t slot = step.batch->outputs[output].slot;
+    if (slot < 0) continue;
+    Check(cudaMemcpyAsync(a_.slots + slot, &out.token, sizeof out.token, cudaMemcpyHostToDevice, stream_),
+          "setting a token slot");
+  }
+  result->host_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
 }
 
 absl::StatusOr<std::vector<float>> CudaOps::ReadLogits(int32_t output) {
@@ -240,6 +245,7 @@ absl::StatusOr<std::vector<float>> CudaOps::ReadLogits(int32_t output) {
         absl::StrCat("no logits of output ", output, " of ", collected_outputs_));
   }
   std::vector<float> logits(shape_.vocab);
+  TakeDevice();
   Check(cudaStreamSynchronize(stream_), "waiting for the device");
   Check(cudaMemcpy(logits.data(), a_.logits + int64_t{output} * shape_.vocab, logits.size() * sizeof(float),
                    cudaMemcpyDeviceToHost),

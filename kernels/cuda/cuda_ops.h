@@ -14,6 +14,7 @@
 #include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/few_rows_pass.h"
+#include "kernels/cuda/host_rows.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lt_gemm.h"
 #include "kernels/cuda/prefill.h"
@@ -21,17 +22,18 @@
 #include "kernels/cuda/state_slab.h"
 #include "kernels/cuda/step_tables.h"
 #include "kernels/cuda/weights.h"
-#include "kernels/host_sampler.h"
 #include "kernels/ops.h"
 
 namespace sessa::cuda {
 
-// As CreateOpsFn. UNAVAILABLE when there is no driver, no card, or one that is too old: the message says
-// which.
+// As CreateOpsFn. UNAVAILABLE when there is no driver, no card, or one that is too old; UNIMPLEMENTED for a
+// shape that the kernels cannot run; INVALID_ARGUMENT for an option; RESOURCE_EXHAUSTED when memory does not
+// suffice; INTERNAL when the card fails. The message says which.
 absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(const ModelShape& shape, const ModelTensors& tensors,
                                                    const OpsOptions& options);
 
-// One thread at a time.
+// One thread at a time, and a step from BeginStep to EndStep by one; its current device becomes the
+// backend's.
 class CudaOps : public Ops {
  public:
   CudaOps(const ModelShape& shape, const OpsOptions& options);
@@ -42,7 +44,7 @@ class CudaOps : public Ops {
   const OpsInfo& info() const override { return info_; }
   const StateLayout& layout() const override { return slab_.layout(); }
 
-  int64_t AvailableStateBytes() const override { return StateSlab::AvailableBytes(); }
+  int64_t AvailableStateBytes() const override;
   absl::Status AllocateState(int32_t pages, int32_t open_pages) override;
   void CopyPage(PageId from, PageId to) override;
   void CopyOpenPage(PageId from, PageId to) override;
@@ -77,11 +79,10 @@ class CudaOps : public Ops {
     const StepBatch* batch = nullptr;
     StepPlan plan{TableLayout(0)};
     PrefillPlan prefill;
-    PinnedBuffer tables, prefill_table, results, host_logits;
-    std::vector<int32_t> host_rows;  // outputs that the host samples; row i of host_logits is host_rows[i]
-    int32_t copied_host_rows = 0;    // of them, launched so far
-    bool few_rows_only = false;      // the few-rows kernel runs all rows
-    bool results_copied = false;     // by the kernel that drew them
+    PinnedBuffer tables, prefill_table, results;
+    HostRows host_rows;
+    bool few_rows_only = false;   // the few-rows kernel runs all rows
+    bool results_copied = false;  // by the kernel that drew them
     cudaEvent_t begin = nullptr, end = nullptr;
   };
   enum class Pass { kNone, kDecode, kPrefill, kDone };
@@ -90,18 +91,21 @@ class CudaOps : public Ops {
   absl::Status StartBuffers();
   absl::Status Describe(const cudaDeviceProp& device);
 
+  // Before any other call to CUDA: the calling thread may be new, and each begins with device 0.
+  void TakeDevice();
   // Keeps the first error; once there is one, phases do nothing and Collect reports it.
   void Check(cudaError_t error, const char* what);
   void Check(const absl::Status& status);
 
-  // Room for this step's tables, results and logits; growing device memory drops the captured graphs.
-  void Reserve(Step& step);
+  // Room for the tables of steps. Growing device memory drops the captured graphs.
+  absl::Status ReserveTables(int64_t bytes);
   absl::Status ReserveDevice(DeviceBuffer& buffer, int64_t bytes, const char* what);
   static absl::Status ReservePinned(PinnedBuffer& buffer, int64_t bytes, const char* what);
   void PlanPrefillRows(Step& step);
   void StartDecode();
   void FinishDecode();
-  void CopyHostRows(int32_t first, int32_t count);
+  void TakeHostRows(int32_t first, int32_t count);
+  void SampleHostRows(Step& step, StepResult* result);
 
   bool decode() const { return pass_ == Pass::kDecode; }
   int32_t pass_rows() const;         // padding included
@@ -115,7 +119,7 @@ class CudaOps : public Ops {
   // Whether the decode pass but for sampling is one kernel, which the first phase launches.
   bool few_rows() const { return decode() && few_rows_.Takes(step_->plan); }
   void RunFewRows();
-  DecodeGraphs::Pass graph_pass() const { return {step_->plan.row_bucket, step_->plan.output_bucket}; }
+  DecodeGraphs::Pass graph_pass() const { return {step_->plan.row_bucket, step_->plan.decode_outputs > 0}; }
   AttentionParams DecodeAttention(int32_t layer) const;
   PrefillContext Prefill(int32_t layer) const;
   // Whether the prefill solve makes f and u itself.
@@ -153,7 +157,6 @@ class CudaOps : public Ops {
   DeviceBuffer tables_, results_, prefill_table_, prefill_workspace_;
   DecodeGraphs graphs_;
   FewRowsPassRunner few_rows_;
-  SampleScratch sample_scratch_;
 
   absl::Status status_;  // the first device error
   std::array<Step, kStepsInFlight> steps_;

@@ -11,13 +11,18 @@ namespace sessa::cuda {
 namespace {
 
 constexpr int32_t kMaxWidth = 12288;     // D: a row in float32 fits shared memory
+constexpr int32_t kMaxRows = 16384;      // of a step: the workspace of prefill grows with their square
 constexpr int32_t kMinOutputRows = 256;  // of a Head slice
-constexpr int64_t kFirstTableBytes = int64_t{2} << 20;
-constexpr int kOldestMajor = 8;  // compute capability that the embedded PTX needs
+constexpr int64_t kHostLogitsBytes = int64_t{32} << 20;  // of a step's rows that the host samples, at a time
+constexpr int kOldestMajor = 8;                          // compute capability that the embedded PTX needs
 
 std::string VersionText(int version) { return absl::StrCat(version / 1000, ".", version % 1000 / 10); }
 
-absl::Status Unavailable(cudaError_t error, const char* what) {
+// UNAVAILABLE where there is no card at all: a caller may do without. Else there is one that does not work.
+absl::Status StartError(cudaError_t error, const char* what) {
+  if (error != cudaErrorNoDevice && error != cudaErrorInsufficientDriver) {
+    return ToStatus(error, absl::StrCat("CUDA backend: ", what));
+  }
   return absl::UnavailableError(absl::StrCat("CUDA backend: ", what, ": ", cudaGetErrorString(error)));
 }
 
@@ -33,14 +38,15 @@ absl::StatusOr<cudaDeviceProp> FindDevice(int32_t ordinal) {
                                                VersionText(runtime)));
   }
   cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess) return Unavailable(error, "looking for a card");
+  if (error != cudaSuccess) return StartError(error, "looking for a card");
   if (ordinal < 0 || ordinal >= count) {
-    return absl::UnavailableError(
-        absl::StrCat("CUDA backend: there is no card ", ordinal, "; there are ", count));
+    return absl::InvalidArgumentError(absl::StrCat("CUDA backend: --device=", ordinal,
+                                                   " is not there: this machine has ", count,
+                                                   count == 1 ? " card" : " cards", ", counted from 0"));
   }
   cudaDeviceProp device;
   error = cudaGetDeviceProperties(&device, ordinal);
-  if (error != cudaSuccess) return Unavailable(error, "asking for the card's properties");
+  if (error != cudaSuccess) return StartError(error, "asking for the card's properties");
   if (device.major < kOldestMajor) {
     return absl::UnavailableError(absl::StrCat("CUDA backend: ", device.name, " has compute capability ",
                                                device.major, ".", device.minor, "; ", kOldestMajor,
@@ -57,6 +63,10 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(const ModelShape& shape, cons
     return absl::UnimplementedError(
         absl::StrCat("CUDA backend: hidden_size ", shape.width, " is more than ", kMaxWidth));
   }
+  if (options.max_rows > kMaxRows) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("CUDA backend: --max_batch_tokens=", options.max_rows, " is more than ", kMaxRows));
+  }
   auto ops = std::make_unique<CudaOps>(shape, options);
   absl::Status status = ops->Start(tensors);
   if (!status.ok()) return status;
@@ -68,6 +78,7 @@ CudaOps::CudaOps(const ModelShape& shape, const OpsOptions& options)
 
 CudaOps::~CudaOps() {
   if (stream_ == nullptr) return;
+  cudaSetDevice(options_.device);
   cudaStreamSynchronize(stream_);  // a poisoned device says so here; there is nobody left to tell
   for (Step& step : steps_) {
     if (step.begin != nullptr) cudaEventDestroy(step.begin);
@@ -85,12 +96,12 @@ absl::Status CudaOps::Start(const ModelTensors& tensors) {
   absl::StatusOr<cudaDeviceProp> device = FindDevice(options_.device);
   if (!device.ok()) return device.status();
   cudaError_t error = cudaSetDevice(options_.device);
-  if (error != cudaSuccess) return Unavailable(error, "taking the card");
+  if (error != cudaSuccess) return StartError(error, "taking the card");
   multiprocessors_ = device->multiProcessorCount;
   attention_ = PlanAttention(shape_.width, shape_.heads, shape_.kv_heads,
                              options_.state_dtype == StateDtype::kF32, device->sharedMemPerBlockOptin);
   error = RunsHopperCode(&hopper_code_);
-  if (error != cudaSuccess) return Unavailable(error, "loading the kernels");
+  if (error != cudaSuccess) return StartError(error, "loading the kernels");
   absl::Status status = StartDevice();
   if (!status.ok()) return status;
   absl::StatusOr<Weights> weights = Weights::Load(shape_, tensors);
@@ -152,7 +163,6 @@ absl::Status CudaOps::StartBuffers() {
     sizes.partial_floats = attention_.partial_floats;
   }
   absl::Status status = a_.Allocate(sizes);
-  if (status.ok()) status = ReserveDevice(tables_, kFirstTableBytes, "step tables");
   if (status.ok()) {
     const int64_t outputs = max_rows_ + 2 * int64_t{info_.max_output_rows};
     status = ReserveDevice(results_, kResultsOffset + outputs * static_cast<int64_t>(sizeof(SampleResult)),
@@ -166,7 +176,11 @@ absl::Status CudaOps::StartBuffers() {
     status = ReserveDevice(prefill_table_, PrefillTableBytes(prefill_limits_), "the prefill table");
   }
   for (Step& step : steps_) {
-    if (status.ok()) status = ReservePinned(step.tables, kFirstTableBytes, "step tables");
+    if (status.ok()) {
+      const int64_t room = kHostLogitsBytes / (4 * int64_t{shape_.vocab});
+      status = step.host_rows.Allocate(
+          shape_.vocab, static_cast<int32_t>(std::clamp<int64_t>(room, 1, info_.max_output_rows)));
+    }
     if (status.ok())
       status = ReservePinned(step.prefill_table, PrefillTableBytes(prefill_limits_), "prefill tables");
     if (status.ok()) status = ReservePinned(step.results, results_.bytes(), "results");
@@ -182,8 +196,9 @@ absl::Status CudaOps::Describe(const cudaDeviceProp& device) {
       "cuda: ", device.name, " (sm_", device.major, device.minor, ", ", device.multiProcessorCount,
       " multiprocessors), ", hopper_code_ ? "code for sm_90a" : "code from PTX for sm_80",
       ", weights in bf16, ", attention_.fast ? "split-KV" : "generic (slow)", " decode attention, ",
-      prefill_limits_.tensor_cores ? "tensor-core" : "plain",
-      " prefill where the shape allows it; decode is batch-invariant");
+      PrefillKind(prefill_limits_), " prefill",
+      options_.state_dtype == StateDtype::kF32 ? ", both because state is in float32" : "",
+      "; decode is batch-invariant");
   return ToStatus(cudaDeviceSynchronize(), "starting the CUDA backend");
 }
 

@@ -14,8 +14,7 @@ const RowMeta* CudaOps::row_table() const {
 
 const OutputMeta* CudaOps::output_table(int32_t first) const {
   const TableLayout& layout = step_->plan.layout;
-  const bool fixed = decode() && step_->plan.graph;
-  return DeviceTable<OutputMeta>(fixed ? layout.decode_outputs : layout.prefill_outputs) + first;
+  return DeviceTable<OutputMeta>(decode() ? layout.decode_outputs : layout.prefill_outputs) + first;
 }
 
 int32_t CudaOps::pass_first_output() const { return decode() ? 0 : step_->plan.decode_outputs; }
@@ -276,7 +275,7 @@ void CudaOps::ResidualOut(int32_t layer) {
 void CudaOps::Head(int32_t first, int32_t count) {
   if (few_rows()) return;
   const LaunchContext& context = decode() ? decode_context_ : prefill_context_;
-  if (decode() && step_->plan.graph) count = step_->plan.output_bucket;
+  if (decode()) count = step_->plan.row_bucket;
   const NormParams norm{a_.x,  output_table(first), weights_.norm().weight, weights_.norm().bias, a_.head_n,
                         count, shape_.width,        weights_.pitch(),       shape_.norm_eps};
   Check(LaunchNorm(norm, context), "normalising");
@@ -287,13 +286,12 @@ void CudaOps::Head(int32_t first, int32_t count) {
 
 void CudaOps::Sample(int32_t first, int32_t count) {
   const LaunchContext& context = decode() ? decode_context_ : prefill_context_;
-  const bool graph = decode() && step_->plan.graph && !few_rows();
   SampleKernelParams params = {};
   params.logits = a_.logits + int64_t{LogitsRow(first)} * shape_.vocab;
   params.outputs = output_table(first);
   params.slots = a_.slots;
   params.results = device_results() + first;
-  params.row_count = graph ? step_->plan.output_bucket : count;
+  params.row_count = decode() && !few_rows() ? step_->plan.row_bucket : count;
   params.vocab = shape_.vocab;
   params.pitch = shape_.vocab;
   if (step_->few_rows_only) {
@@ -307,7 +305,7 @@ void CudaOps::Sample(int32_t first, int32_t count) {
     step_->results_copied = true;
   }
   Check(LaunchSample(params, context), "sampling");
-  if (!capturing_) CopyHostRows(first, count);
+  if (!capturing_) TakeHostRows(first, count);
 }
 
 }  // namespace sessa::cuda

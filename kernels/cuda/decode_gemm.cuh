@@ -27,6 +27,28 @@ __device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uin
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// The strand of K that a warp takes: chunks [begin, end).
+struct Strand {
+  int begin, end;
+};
+__device__ __forceinline__ Strand OwnStrand(int pitch) {
+  const int warp = threadIdx.x >> 5, chunks = (pitch + kChunk - 1) / kChunk;
+  return {chunks * warp / kStrands, chunks * (warp + 1) / kStrands};
+}
+
+// Two neighbouring outputs of a row: `strands` points at them in the first strand, the others' begin `stride`
+// floats apart. Added in order.
+__device__ __forceinline__ float2 SumStrands(const float* strands, int stride) {
+  float2 y = make_float2(0.0f, 0.0f);
+#pragma unroll
+  for (int s = 0; s < kStrands; ++s) {
+    const float2 part = *reinterpret_cast<const float2*>(strands + s * stride);
+    y.x += part.x;
+    y.y += part.y;
+  }
+  return y;
+}
+
 // A tile of 16 MT outputs and 8 NT rows once its strands are in shared memory: adds them in order and applies
 // the epilogue. A thread makes pairs of neighbouring outputs, and takes in what the epilogue needs for them
 // while the product is being made, unless that are too many registers.
@@ -64,14 +86,7 @@ class GemmTile {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
       if (!Inside(i)) continue;
-      float2 y = make_float2(0.0f, 0.0f);
-#pragma unroll
-      for (int s = 0; s < kStrands; ++s) {
-        const float2 part =
-            *reinterpret_cast<const float2*>(strands + s * stride + Row(i) * kPitch + Output(i));
-        y.x += part.x;
-        y.y += part.y;
-      }
+      const float2 y = SumStrands(strands + Row(i) * kPitch + Output(i), stride);
       epilogue_.Apply(operands_[i], first_row_ + Row(i), first_output_ + Output(i), y.x, y.y, gemm_.outputs);
     }
   }
@@ -122,8 +137,7 @@ __global__ void __launch_bounds__(kStrands * 32) DecodeGemmKernel(DecodeGemm gem
   __shared__ float strands[kStrands][Tile::kStrandFloats];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, quad = lane >> 2, t = lane & 3;
   const int first_output = blockIdx.x * 16;
-  const int chunks = (gemm.pitch + kChunk - 1) / kChunk;
-  const int begin = chunks * warp / kStrands, end = chunks * (warp + 1) / kStrands;
+  const auto [begin, end] = OwnStrand(gemm.pitch);
   const auto row_of = [&](const void* matrix, int row, int rows) {
     return static_cast<const bf16*>(matrix) + static_cast<int64_t>(min(row, rows - 1)) * gemm.pitch + 8 * t;
   };

@@ -45,8 +45,7 @@ __global__ void __launch_bounds__(kStrands * 32, 2) DecodeGemmRingKernel(DecodeG
   Slot* ring = reinterpret_cast<Slot*>(shared) + warp * kSlots;
   const int row_tiles = (gemm.rows + 8 * NT - 1) / (8 * NT);
   const int first_output = blockIdx.x / row_tiles * 16 * MT, first_row = blockIdx.x % row_tiles * 8 * NT;
-  const int chunks = (gemm.pitch + kChunk - 1) / kChunk;
-  const int begin = chunks * warp / kStrands, end = chunks * (warp + 1) / kStrands;
+  const auto [begin, end] = OwnStrand(gemm.pitch);
   const auto copy_weights = [&](int chunk) {
     if (chunk >= end) return;
     CopyChunk(ring[(chunk - begin) % kSlots].w, gemm.weight, first_output, gemm.outputs, gemm.pitch, chunk);

@@ -21,7 +21,6 @@ cudaError_t DecodeGraphs::EndCapture(const Pass& pass, cudaStream_t stream) {
   cudaGraphDestroy(graph);
   if (error != cudaSuccess) return error;
   graphs_[pass] = exec;
-  ++captured_;
   return cudaSuccess;
 }
 
@@ -34,7 +33,6 @@ void DecodeGraphs::Clear() {
     if (exec != nullptr) cudaGraphExecDestroy(exec);
   }
   graphs_.clear();
-  captured_ = 0;
 }
 
 }  // namespace sessa::cuda

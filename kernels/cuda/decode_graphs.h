@@ -20,7 +20,8 @@ class DecodeGraphs {
 
   // What a captured pass depends on.
   struct Pass {
-    int32_t row_bucket, output_bucket;
+    int32_t row_bucket;
+    bool outputs;  // whether it ends with logits and tokens
     auto operator<=>(const Pass&) const = default;
   };
 
@@ -35,11 +36,9 @@ class DecodeGraphs {
 
   // Forgets all captures: an address that they hold has changed. The stream must be idle.
   void Clear();
-  int32_t captured() const { return captured_; }
 
  private:
   std::map<Pass, cudaGraphExec_t> graphs_;  // null: ran eagerly so far
-  int32_t captured_ = 0;
 };
 
 }  // namespace sessa::cuda

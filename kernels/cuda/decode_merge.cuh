@@ -67,9 +67,7 @@ struct Merged {
     total[0] = total[1] = make_float2(kNoMaximum, 0.0f);
   }
   __device__ __forceinline__ void Add(int h, const float4& part, const float2& sum) {
-    const float max = fmaxf(total[h].x, sum.x);
-    const float old = Exp2(total[h].x - max), factor = Exp2(sum.x - max);
-    total[h] = make_float2(max, __fmaf_rn(sum.y, factor, __fmul_rn(total[h].y, old)));
+    const auto [old, factor] = AddSum(total[h], sum);
     acc[h].x = __fmaf_rn(part.x, factor, __fmul_rn(acc[h].x, old));
     acc[h].y = __fmaf_rn(part.y, factor, __fmul_rn(acc[h].y, old));
     acc[h].z = __fmaf_rn(part.z, factor, __fmul_rn(acc[h].z, old));

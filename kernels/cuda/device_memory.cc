@@ -28,9 +28,10 @@ absl::StatusOr<DeviceBuffer> AllocateDeviceUntouched(int64_t bytes, absl::string
 absl::StatusOr<DeviceBuffer> AllocateDevice(int64_t bytes, absl::string_view what) {
   absl::StatusOr<DeviceBuffer> buffer = AllocateDeviceUntouched(bytes, what);
   if (!buffer.ok()) return buffer;
-  const absl::Status status =
-      ToStatus(cudaMemset(buffer->as(), 0, buffer->bytes()), absl::StrCat("clearing ", what));
-  if (!status.ok()) return status;
+  // The legacy stream clears it, for which the backend's streams do not wait.
+  cudaError_t error = cudaMemset(buffer->as(), 0, buffer->bytes());
+  if (error == cudaSuccess) error = cudaStreamSynchronize(cudaStreamLegacy);
+  if (error != cudaSuccess) return ToStatus(error, absl::StrCat("clearing ", what));
   return buffer;
 }
 

@@ -196,21 +196,6 @@ __device__ __forceinline__ void AddStretch(bool opens_leaf, int tokens, int head
   }
 }
 
-__device__ __forceinline__ void Unpack4(const uint2& bits, bool half, float (&out)[4]) {
-  const uint32_t words[2] = {bits.x, bits.y};
-#pragma unroll
-  for (int e = 0; e < 2; ++e) {
-    if (half) {
-      const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words[e]));
-      out[2 * e] = pair.x;
-      out[2 * e + 1] = pair.y;
-    } else {
-      out[2 * e] = __uint_as_float(words[e] << 16);
-      out[2 * e + 1] = __uint_as_float(words[e] & 0xffff0000u);
-    }
-  }
-}
-
 // One stretch, whose state has arrived in `slot`. The item's query is in `memory`, from its first stretch on
 // in `query`. Threads with columns of the result keep them in `leaf`.
 template <int V, int GC>
@@ -240,7 +225,7 @@ __device__ __forceinline__ void AttendStretch(const FewRowsParams& p, const FewR
     AddStretch<kForwardStep>(
         opens_leaf, tokens, column >> p.head_shift, memory,
         [&](int token, float(&out)[4]) {
-          Unpack4(*reinterpret_cast<const uint2*>(v + token * kFewColumns * 2), false, out);
+          UnpackBf16(*reinterpret_cast<const uint2*>(v + token * kFewColumns * 2), out);
         },
         leaf);
     return;
@@ -260,7 +245,7 @@ __device__ __forceinline__ void AttendStretch(const FewRowsParams& p, const FewR
     AddStretch<kClosedStep<V>>(
         opens_leaf, tokens, 0, memory,
         [&](int token, float(&out)[4]) {
-          Unpack4(*reinterpret_cast<const uint2*>(s + token * kRowBytes), true, out);
+          UnpackFp16(*reinterpret_cast<const uint2*>(s + token * kRowBytes), out);
         },
         leaf);
   }

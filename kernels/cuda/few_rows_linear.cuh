@@ -10,14 +10,6 @@ namespace sessa::cuda {
 template <int MT>
 using TileWeights = uint4[MT][kAhead][2];
 
-// This warp's strand of K: chunks [begin, end).
-struct Strand {
-  int begin, end;
-};
-__device__ __forceinline__ Strand OwnStrand(int pitch) {
-  const int warp = threadIdx.x >> 5, chunks = (pitch + kChunk - 1) / kChunk;
-  return {chunks * warp / kStrands, chunks * (warp + 1) / kStrands};
-}
 // The first of the strand's columns that a lane waits for, and whether there are any.
 __device__ __forceinline__ int OwnColumns(const Strand& strand) {
   return strand.begin * kChunk + 4 * static_cast<int>(threadIdx.x % 32);
@@ -53,13 +45,13 @@ __device__ __forceinline__ void MultiplyTile(const TileWeights<MT>& a, int rows,
                                              const LinearMemory<V>& memory, Strands* strands) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, quad = lane >> 2, t = lane & 3;
   const Strand strand = OwnStrand(pitch);
-  float sums[MT][4] = {};
-  uint4 b[kAhead];
+  float sums[MT][1][4] = {};
+  uint4 b[kAhead][1];
 #pragma unroll
   for (int j = 0; j < kAhead; ++j) {
     const int k = (strand.begin + j) * kChunk + 8 * t;
     const bool inside = quad < rows && strand.begin + j < strand.end && k < pitch;
-    b[j] = inside ? *reinterpret_cast<const uint4*>(&memory.x[quad][k]) : make_uint4(0, 0, 0, 0);
+    b[j][0] = inside ? *reinterpret_cast<const uint4*>(&memory.x[quad][k]) : make_uint4(0, 0, 0, 0);
   }
 #pragma unroll
   for (int j = 0; j < kAhead; ++j) {
@@ -67,28 +59,20 @@ __device__ __forceinline__ void MultiplyTile(const TileWeights<MT>& a, int rows,
     for (int m = 0; m < MT; ++m) {
       const uint4 none = make_uint4(0, 0, 0, 0), low = kLow ? a[m][j][0] : none,
                   high = kHigh ? a[m][j][1] : none;
-      Mma(sums[m], low.x, high.x, low.y, high.y, b[j].x, b[j].y);
-      Mma(sums[m], low.z, high.z, low.w, high.w, b[j].z, b[j].w);
+      MultiplyChunk(sums[m], low, high, b[j]);
     }
   }
   if (t != 0) return;  // rows 2 t and the next
 #pragma unroll
   for (int m = 0; m < MT; ++m) {
 #pragma unroll
-    for (int e = 0; e < 4; ++e) strands[m][warp][e & 1][quad + (e >> 1) * 8] = sums[m][e];
+    for (int e = 0; e < 4; ++e) strands[m][warp][e & 1][quad + (e >> 1) * 8] = sums[m][0][e];
   }
 }
 
 // Outputs `pair` * 2 and the next of a tile.
 __device__ __forceinline__ float2 SumStrands(const Strands& strands, int row, int pair) {
-  float2 y = make_float2(0.0f, 0.0f);
-#pragma unroll
-  for (int s = 0; s < kStrands; ++s) {
-    const float2 part = *reinterpret_cast<const float2*>(&strands[s][row][2 * pair]);
-    y.x += part.x;
-    y.y += part.y;
-  }
-  return y;
+  return SumStrands(&strands[0][row][2 * pair], sizeof(strands[0]) / sizeof(float));
 }
 
 // The strand's columns of rows of bf16 to the input of a linear layer.

@@ -74,9 +74,7 @@ __device__ __forceinline__ float2 MergeGroup(MergeMemory& memory, const float2* 
   for (int i = 0; i < count; ++i) {
     const int item = first + i * stride;
     const float2 part = sums[item * sums_stride];
-    const float max = fmaxf(total.x, part.x);
-    const float old = Exp2(total.x - max), factor = Exp2(part.x - max);
-    total = make_float2(max, __fmaf_rn(part.y, factor, __fmul_rn(total.y, old)));
+    const auto [old, factor] = AddSum(total, part);
     acc = __fmaf_rn(memory.items[item][c], factor, __fmul_rn(acc, old));
   }
   memory.items[first][c] = acc;

@@ -27,7 +27,7 @@ class FewRowsPassRunner {
   // pass are faster.
   bool Takes(const StepPlan& plan) const {
     return mail_.bytes() != 0 && plan.decode_rows > 0 && plan.row_bucket <= kFewRows &&
-           plan.output_bucket <= kFewRows && plan.attention_units <= most_units_;
+           plan.attention_units <= most_units_;
   }
   // For the header of a step's tables; before the step's copies on the stream.
   cudaError_t NextEpoch(cudaStream_t stream, uint32_t* epoch);

@@ -1,6 +1,7 @@
 // Attention of decode rows for any shape and state type: a block of threads a row and head. Made to be right
 // where the split-KV kernels do not apply (odd widths, float32 state), not to be fast.
 #include "kernels/cuda/attention_schedule.h"
+#include "kernels/cuda/decode_softmax.cuh"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
@@ -72,9 +73,9 @@ __global__ void __launch_bounds__(kThreads) GenericAttentionKernel(AttentionPara
   const int column = feedback ? 0 : head / (p.heads / p.kv_heads) * p.head_width;  // of the key head
   const float* query = feedback ? p.qb + static_cast<int64_t>(row) * state.width
                                 : p.q + static_cast<int64_t>(row) * state.width + head * p.head_width;
-  const float scale = 1.4426950408889634f * rsqrtf(static_cast<float>(width));
+  const float scale = kLog2E * rsqrtf(static_cast<float>(width));
   const int number = state.f32 ? 4 : 2;
-  float max = -1e30f, sum = 0.0f;
+  float max = kNoMaximum, sum = 0.0f;
   for (int c = threadIdx.x; c < width; c += kThreads) acc[c] = 0.0f;
   __syncthreads();
   for (int block = 0; block * kBlockTokens < tokens; ++block) {
@@ -111,8 +112,11 @@ __global__ void __launch_bounds__(kThreads) GenericAttentionKernel(AttentionPara
 }  // namespace
 
 cudaError_t LaunchGenericAttention(const AttentionParams& params, const LaunchContext& context) {
+  const size_t shared = params.state.width * sizeof(float);
+  const cudaError_t error = AllowShared(GenericAttentionKernel, shared);
+  if (error != cudaSuccess) return error;
   return LaunchKernel(GenericAttentionKernel, dim3(params.row_count, params.heads + 1), dim3(kThreads),
-                      params.state.width * sizeof(float), context.dependent, context.stream, params);
+                      shared, context.dependent, context.stream, params);
 }
 
 }  // namespace sessa::cuda

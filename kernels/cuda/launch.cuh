@@ -1,4 +1,4 @@
-// Launches a kernel, as a programmatic dependent of the one before it where the card can.
+// Launches kernels, as a programmatic dependent of the one before it where the card can.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -6,6 +6,15 @@
 #include <utility>
 
 namespace sessa::cuda {
+
+// Lets a kernel have that much dynamic shared memory; every card that the code runs on has 99 KiB of it for a
+// block.
+template <typename... Params>
+cudaError_t AllowShared(void (*kernel)(Params...), size_t bytes) {
+  constexpr size_t kWithoutAsking = 40 * 1024;  // and 8 KiB for what is static
+  if (bytes <= kWithoutAsking) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+}
 
 template <typename... Params, typename... Args>
 cudaError_t LaunchKernel(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,

@@ -42,14 +42,18 @@ struct PrefillTuning {
 struct PrefillLimits {
   ModelShape shape;
   StateDtype state = StateDtype::kCompact;
-  int32_t max_rows = 2048;  // rows of all segments of a step, together
-  int32_t max_segments = 256;
+  int32_t max_rows = 2048;                   // rows of all segments of a step, together
+  int32_t max_segments = 256;                // of a step
   int32_t max_context = 1 << 20;             // start + rows of any segment
   int64_t panel_bytes = int64_t{128} << 20;  // of the panel of attention weights; longer pasts take several
-  bool tensor_cores = true;                  // false: the plain kernels (checks; cards before sm_90)
+  bool tensor_cores = true;                  // false: the plain kernels (checks; every card but Hopper)
   int32_t multiprocessors = 132;             // of the card: how finely work is cut
   PrefillTuning tuning;
 };
+
+// Which kernels solve such a model's prompts, for a log: "tensor-core", "tensor-core (plain forward
+// attention)" or "plain (slow)".
+const char* PrefillKind(const PrefillLimits& limits);
 
 // Device memory that the launchers of a step share, and pinned host memory (and as much device memory) for a
 // plan's table.
@@ -162,7 +166,7 @@ cudaError_t LaunchPrefillAttention(const PrefillContext& context, const PrefillF
 
 // s_t = f_t + gamma_t sum_{j<t} softmax_{j<t}(qb_t . kb_j D^-1/2) s_j (s_0 = f_0) for the segments' rows.
 // Writes s in float32 to params.s (or u), to the pages in their type and, compact, to the open page the rows
-// of the segment's last block when that block is unfinished. A position's s is read as fp16 or better.
+// of the segment's last block, finished or not. A position's s is read as fp16 or better.
 cudaError_t LaunchPrefillSolve(const PrefillContext& context, const PrefillFeedbackParams& params,
                                cudaStream_t stream);
 

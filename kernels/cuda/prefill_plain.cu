@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/prefill_launch.h"
 
 namespace sessa::cuda {
@@ -49,7 +50,8 @@ __global__ void __launch_bounds__(256) PlainScoreKernel(PlainParams p) {
   const int position0 = p.segment.start + row0;
   const int token = threadIdx.x % kPageTokens, part = threadIdx.x / kPageTokens;
   const int j = blockIdx.x * kPageTokens + token;
-  const int tokens = position0 + rows - 1 - static_cast<int>(blockIdx.x) * kPageTokens;  // that are attended to
+  const int tokens =
+      position0 + rows - 1 - static_cast<int>(blockIdx.x) * kPageTokens;  // that are attended to
   if (tokens <= 0) return;
   const Key* page = reinterpret_cast<const Key*>(p.kb_plane + p.pages[blockIdx.x] * p.page_bytes);
   float sum[4] = {};
@@ -192,8 +194,6 @@ struct PlainAttentionParams {
   __nv_bfloat16* o;
 };
 
-constexpr int kMaxHeadWidth = 4096;  // shared memory
-
 // A block of 128 threads computes one row of one head: 128 positions at a time, a thread a position for the
 // scores, then a thread some columns for the values.
 template <class T>
@@ -269,12 +269,15 @@ cudaError_t LaunchPlainForward(const PrefillContext& context, const PrefillForwa
   p.q = static_cast<const __nv_bfloat16*>(params.q);
   p.o = static_cast<__nv_bfloat16*>(params.o);
   const int shared = 2 * p.head_width * 4;
-  if (p.head_width > kMaxHeadWidth) return cudaErrorInvalidValue;
+  const bool f32 = layout.dtype == StateDtype::kF32;
+  const cudaError_t error = f32 ? AllowShared(PlainForwardKernel<float>, shared)
+                                : AllowShared(PlainForwardKernel<__nv_bfloat16>, shared);
+  if (error != cudaSuccess) return error;
   for (const PrefillSegment& segment : context.plan->segments) {
     p.segment = segment;
     p.pages = context.state.page_table + segment.page_begin;
     const dim3 grid(segment.rows, p.heads);
-    if (layout.dtype == StateDtype::kF32) {
+    if (f32) {
       PlainForwardKernel<float><<<grid, 128, shared, stream>>>(p);
     } else {
       PlainForwardKernel<__nv_bfloat16><<<grid, 128, shared, stream>>>(p);

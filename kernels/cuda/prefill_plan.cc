@@ -9,15 +9,7 @@
 namespace sessa::cuda {
 namespace {
 
-constexpr int64_t kTableBytes = int64_t{16} << 20;
 constexpr int kSubstituteRows = 64;  // a chunk of at most so many rows needs no inverse
-
-// Takes `bytes` from a buffer that grows; 1 KiB alignment.
-int64_t Take(int64_t* end, int64_t bytes) {
-  const int64_t offset = *end;
-  *end = RoundUp(*end + bytes, 1024);
-  return offset;
-}
 
 DeviceSegment PadSegment(const PrefillSegment& segment) {
   DeviceSegment padded{};
@@ -34,32 +26,46 @@ DeviceSegment PadSegment(const PrefillSegment& segment) {
   return padded;
 }
 
-// Splits the segments between the tensor-core kernels (appended to lists) and the plain ones.
+// Columns of a panel for so many rows whose segments have up to `columns`.
+int32_t PanelColumns(const WorkspaceLayout& workspace, int64_t padded_rows, int64_t columns) {
+  const int64_t room = workspace.panel_bytes / (2 * padded_rows) / kScoreColumns * kScoreColumns;
+  return static_cast<int32_t>(std::min(columns, room));
+}
+
+// Splits the segments between the tensor-core kernels (appended to lists) and the plain ones, which take what
+// the former cannot and what the table has no room for: of hundreds of segments, those on pasts of hundreds
+// of thousands.
 void ChooseKernels(const PrefillLimits& limits, const WorkspaceLayout& workspace, PrefillPlan* plan,
                    Lists* lists) {
   const bool fast = FastFeedbackShape(limits);
-  int64_t columns = 0, padded_rows = 0, tiles = 0;
+  const int64_t table_bytes = PrefillTableBytes(limits);
+  PlanSize size;
+  int64_t columns = 0, padded_rows = 0;
   for (const PrefillSegment& segment : plan->segments) {
     DeviceSegment padded = PadSegment(segment);
     const int64_t row_tiles = RoundUp(padded.padded, kTileRows) / kTileRows;
-    const int64_t new_tiles = row_tiles * (padded.columns / kScoreColumns + 2);
-    if (!fast || padded_rows + padded.padded > workspace.rows ||
-        (tiles + new_tiles) * int64_t{sizeof(ScoreTile)} > kTableBytes / 2) {
+    const int64_t all_rows = padded_rows + padded.padded;
+    const int64_t all_columns = std::max<int64_t>(columns, RoundUp(padded.columns, kScoreColumns));
+    PlanSize larger = size;
+    if (fast) {
+      larger.row_tiles += row_tiles;
+      larger.segments += 1;
+      larger.panels = (all_columns - 1) / PanelColumns(workspace, all_rows, all_columns) + 1;
+      larger.score_tiles += row_tiles * (padded.columns / kScoreColumns + 2);  // of the first panel a part
+    }
+    if (!fast || all_rows > workspace.rows || TableBound(limits, larger) > table_bytes) {
       plan->plain_segments.push_back(segment);
       continue;
     }
+    size = larger;
     padded.base = static_cast<int32_t>(padded_rows);
-    padded_rows += padded.padded;
-    tiles += new_tiles;
-    columns = std::max<int64_t>(columns, RoundUp(padded.columns, kScoreColumns));
+    padded_rows = all_rows;
+    columns = all_columns;
     lists->segments.push_back(padded);
   }
   plan->fast_segments = static_cast<int32_t>(lists->segments.size());
   plan->padded_rows = static_cast<int32_t>(padded_rows);
-  if (padded_rows > 0) {
-    const int64_t room = workspace.panel_bytes / (2 * padded_rows) / kScoreColumns * kScoreColumns;
-    plan->panel_columns = static_cast<int32_t>(std::min(columns, room));
-  }
+  if (padded_rows > 0) plan->panel_columns = PanelColumns(workspace, padded_rows, columns);
 }
 
 // Columns of a tile and number of splits so that a launch has enough blocks: the widest that does.
@@ -77,7 +83,7 @@ void ChooseSplits(const PrefillLimits& limits, const WorkspaceLayout& workspace,
     row_tiles += RoundUp(segment.padded, kTileRows) / kTileRows;
     past = std::max<int64_t>(past, segment.block_start);
   }
-  const int64_t wanted = limits.multiprocessors * 3 / 4;
+  const int64_t wanted = WantedBlocks(limits);
   plan->tile_columns = limits.tuning.past_columns;
   if (plan->tile_columns == 0) {
     // Narrow tiles before splits, but not the narrowest.
@@ -97,8 +103,13 @@ template <class T>
 void Pack(const std::vector<T>& list, char* table, int64_t* offset, int64_t* end) {
   *offset = *end;
   *end = RoundUp(*end + list.size() * sizeof(T), 64);
-  assert(*end <= kTableBytes);
   if (!list.empty()) std::memcpy(table + *offset, list.data(), list.size() * sizeof(T));
+}
+
+int64_t TableEnd(const Lists& lists) {
+  const auto bytes = [](const auto& list) { return RoundUp(list.size() * sizeof list[0], 64); };
+  return bytes(lists.segments) + bytes(lists.score) + bytes(lists.product) + bytes(lists.forward) +
+         bytes(lists.leaves) + bytes(lists.rows);
 }
 
 // Appends with `add` and returns the range it made.
@@ -128,7 +139,7 @@ void AddPanels(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
 }
 
 void AddSolve(const PrefillLimits& limits, PrefillPlan* plan, Lists* lists) {
-  const int64_t wanted = limits.multiprocessors * 3 / 4;
+  const int64_t wanted = WantedBlocks(limits);
   int32_t inverted = 0;  // rows of the longest segment that is solved by inverses
   int64_t row_tiles = 0;
   for (size_t i = 0; i < lists->segments.size(); i++) {
@@ -186,40 +197,14 @@ bool FastForwardShape(const PrefillLimits& limits) {
   return limits.tensor_cores && limits.state == StateDtype::kCompact && (width == 64 || width == 128);
 }
 
+const char* PrefillKind(const PrefillLimits& limits) {
+  if (!FastFeedbackShape(limits)) return "plain (slow)";
+  return FastForwardShape(limits) ? "tensor-core" : "tensor-core (plain forward attention)";
+}
+
 bool FastLinearShape(const PrefillLimits& limits) {
   return FastFeedbackShape(limits) && limits.shape.head_width() % 8 == 0;
 }
-
-WorkspaceLayout MakeWorkspaceLayout(const PrefillLimits& limits) {
-  WorkspaceLayout layout{};
-  const bool fast = FastFeedbackShape(limits);
-  // Twice the rows: segments are padded to blocks of 64 at both ends; and room for planes.
-  layout.rows =
-      fast ? static_cast<int32_t>(std::max<int64_t>(4 * RoundUp(limits.max_rows, kTileRows), 512)) : 0;
-  layout.width = static_cast<int32_t>(RoundUp(limits.shape.width, 64));
-  const int64_t rows = layout.rows, width = layout.width;
-  // A panel holds at least the columns of the new rows.
-  const int64_t least = rows * RoundUp(limits.max_rows + 2 * kPageTokens, kScoreColumns) * 2;
-  layout.panel_bytes = fast ? std::max(limits.panel_bytes, least) : 0;
-  layout.panel = Take(&layout.bytes, layout.panel_bytes);
-  layout.stats = Take(&layout.bytes, layout.panel_bytes / 2 / kScoreColumns * 8);
-  layout.row_state = Take(&layout.bytes, 4 * rows * 4);
-  layout.inverse = Take(&layout.bytes, rows * kMaxLeaf * 2);
-  layout.product = Take(&layout.bytes, rows * kMaxLeaf / 2 * 2);
-  layout.planes = Take(&layout.bytes, rows * width * 4);
-  layout.r = Take(&layout.bytes, rows * width * 4);
-  layout.r_half = Take(&layout.bytes, rows * width * 2);
-  layout.s_half = Take(&layout.bytes, rows * width * 2);
-  // The plain kernels take as many rows at a time as their scores fit, one at least.
-  layout.plain_bytes =
-      std::max<int64_t>(int64_t{4} * 16 * (int64_t{limits.max_context} + kPageTokens), 16 << 20);
-  layout.plain = Take(&layout.bytes, layout.plain_bytes);
-  return layout;
-}
-
-int64_t PrefillWorkspaceBytes(const PrefillLimits& limits) { return MakeWorkspaceLayout(limits).bytes; }
-
-int64_t PrefillTableBytes(const PrefillLimits&) { return kTableBytes; }
 
 PrefillPlan PlanPrefill(const PrefillLimits& limits, const PrefillSegment* segments, int32_t count,
                         void* table) {
@@ -236,6 +221,7 @@ PrefillPlan PlanPrefill(const PrefillLimits& limits, const PrefillSegment* segme
   }
   AddForwardTiles(&plan, limits, &lists);
   ShareMultiprocessors(limits, lists, &plan);
+  assert(TableEnd(lists) <= PrefillTableBytes(limits));  // ChooseKernels has seen to it
   char* bytes = static_cast<char*>(table);
   Pack(lists.segments, bytes, &plan.offsets.segments, &plan.table_bytes);
   Pack(lists.score, bytes, &plan.offsets.score, &plan.table_bytes);

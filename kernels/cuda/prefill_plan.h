@@ -28,6 +28,18 @@ inline int32_t PanelEnd(const DeviceSegment& segment, int32_t columns, int32_t i
   return segment.columns - index * columns;
 }
 
+// prefill_plan_room.cc: what plans may take.
+
+// Blocks that a launch should have at least, to fill the chip.
+int64_t WantedBlocks(const PrefillLimits& limits);
+// What a plan is made of: tiles of 128 rows of all fast segments, and score tiles, each rounded up by
+// segment.
+struct PlanSize {
+  int64_t segments = 0, row_tiles = 0, score_tiles = 0, panels = 0;
+};
+// No plan of that size has a larger table.
+int64_t TableBound(const PrefillLimits& limits, const PlanSize& size);
+
 // prefill_plan_tiles.cc: the lists of tiles.
 
 // Score tiles of the panel: all columns before a row block's end, ascending, so that blocks that run at the

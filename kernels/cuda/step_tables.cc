@@ -17,12 +17,13 @@ OutputMeta MetaOf(const OutputRow& output, int32_t row) {
   meta.row = row;
   meta.target = output.target;
   meta.slot = output.slot;
-  const SampleParams* params = output.params;
+  if (!DeviceGives(output)) return meta;  // mode kNone
   if (output.target >= 0) {
-    meta.mode = params == nullptr || params->top_logprobs < 0 ? OutputMode::kScore : OutputMode::kNone;
+    meta.mode = OutputMode::kScore;
     return meta;
   }
-  meta.mode = params->IsPlain() ? OutputMode::kSample : OutputMode::kNone;
+  const SampleParams* params = output.params;
+  meta.mode = OutputMode::kSample;
   meta.top_k = params->top_k;
   meta.temperature = params->temperature;
   meta.top_p = params->top_p;
@@ -80,6 +81,11 @@ int32_t Schedule(const RowMeta* rows, int32_t count, int32_t bucket, bool inclus
 
 }  // namespace
 
+bool DeviceGives(const OutputRow& output) {
+  if (output.target < 0) return output.params->IsPlain();
+  return output.params == nullptr || output.params->top_logprobs <= 0;
+}
+
 TableLayout::TableLayout(int32_t max_segments) {
   const int64_t segments = BucketOf(max_segments);
   decode_rows = AlignUp(sizeof(DecodeHeader));
@@ -99,10 +105,9 @@ int32_t BucketOf(int32_t rows) {
   return (rows + 63) / 64 * 64;
 }
 
-int64_t TableBytes(const StepBatch& batch, int32_t max_segments) {
-  const TableLayout layout(max_segments);
-  return layout.pages + AlignUp((static_cast<int64_t>(batch.pages.size()) + 1) * sizeof(PageId)) +
-         AlignUp(batch.rows() * sizeof(RowMeta)) + AlignUp(batch.outputs.size() * sizeof(OutputMeta));
+int64_t TableBytes(int32_t max_segments, int64_t rows, int64_t outputs, int64_t pages) {
+  return TableLayout(max_segments).pages + AlignUp((pages + 1) * sizeof(PageId)) +
+         AlignUp(rows * sizeof(RowMeta)) + AlignUp(outputs * sizeof(OutputMeta));
 }
 
 StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratch_page,
@@ -112,11 +117,8 @@ StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratc
   plan.decode_rows = split.decode_rows;
   plan.decode_outputs = split.decode_outputs;
   plan.row_bucket = BucketOf(plan.decode_rows);
-  plan.output_bucket =
-      plan.decode_outputs == 0 ? 0 : std::max(plan.row_bucket, BucketOf(plan.decode_outputs));
   plan.prefill_rows = batch.rows() - plan.decode_rows;
   plan.prefill_outputs = static_cast<int32_t>(batch.outputs.size()) - plan.decode_outputs;
-  plan.graph = plan.output_bucket <= BucketOf(max_segments);
   TableLayout& layout = plan.layout;
   const int64_t page_count = static_cast<int64_t>(batch.pages.size());
   layout.prefill_rows = layout.pages + AlignUp((page_count + 1) * sizeof(PageId));
@@ -149,17 +151,15 @@ StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratc
     for (int32_t i = 0; i < batch.segments[s].rows; ++i) *rows++ = MetaOf(batch, batch.segments[s], i);
   }
 
-  // Outputs of both passes, side by side; those of a decode pass that fits its place, there as well.
+  // Outputs of both passes, side by side; those of the decode pass in their own place as well.
   auto* outputs = reinterpret_cast<OutputMeta*>(base + layout.prefill_outputs);
   for (size_t i = 0; i < batch.outputs.size(); ++i) {
     const int32_t row = batch.outputs[i].row;
     outputs[i] = MetaOf(batch.outputs[i], row < plan.decode_rows ? row : row - plan.decode_rows);
   }
-  if (plan.graph) {
-    auto* fixed = reinterpret_cast<OutputMeta*>(base + layout.decode_outputs);
-    std::copy(outputs, outputs + plan.decode_outputs, fixed);
-    std::fill(fixed + plan.decode_outputs, fixed + plan.output_bucket, OutputMeta{});
-  }
+  auto* fixed = reinterpret_cast<OutputMeta*>(base + layout.decode_outputs);
+  std::copy(outputs, outputs + plan.decode_outputs, fixed);
+  std::fill(fixed + plan.decode_outputs, fixed + plan.row_bucket, OutputMeta{});
   return plan;
 }
 

@@ -10,6 +10,10 @@
 
 namespace sessa::cuda {
 
+// Whether the device gives all that is asked of a row: a draw from plain parameters, or a target's
+// log-probability without the most likely tokens beside it. The others are the host's (host_rows.h).
+bool DeviceGives(const OutputRow& output);
+
 // Where the tables lie in their buffer, in bytes. The decode part has one place for all steps, because
 // captured graphs hold its addresses; the rest follows the page tables.
 struct TableLayout {
@@ -32,21 +36,20 @@ struct TableLayout {
 struct StepPlan {
   TableLayout layout;
   int32_t decode_rows = 0, decode_outputs = 0;  // without padding
-  int32_t row_bucket = 0, output_bucket = 0;    // with it
+  int32_t row_bucket = 0;                       // with it; of outputs, where there are any, as well
   int32_t prefill_rows = 0, prefill_outputs = 0;
   int32_t attention_units = 0;  // of the decode pass (attention_schedule.h)
-  bool graph = false;           // the decode pass fits its place in the tables and can be captured
 };
 
 // The smallest batch bucket that holds `rows`: 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, then
 // multiples of 64. 0 for none.
 int32_t BucketOf(int32_t rows);
 
-// Bytes that the tables of a batch may take.
-int64_t TableBytes(const StepBatch& batch, int32_t max_segments);
+// Bytes that the tables of a step take, of so many rows with so many outputs and page table entries in all.
+int64_t TableBytes(int32_t max_segments, int64_t rows, int64_t outputs, int64_t pages);
 
-// Fills `tables` (TableBytes bytes). `scratch_page` and `scratch_open_page` are where padded rows write.
-// `multiprocessors`: of the card, to which attention is dealt (attention_schedule.h).
+// Fills `tables`, of TableBytes for the batch. `scratch_page` and `scratch_open_page` are where padded rows
+// write. `multiprocessors`: of the card, to which attention is dealt (attention_schedule.h).
 StepPlan BuildTables(const StepBatch& batch, int32_t max_segments, PageId scratch_page,
                      PageId scratch_open_page, int32_t multiprocessors, void* tables);
 

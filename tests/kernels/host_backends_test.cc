@@ -16,6 +16,7 @@
 #include "tests/kernels/cpu/instruction_sets.h"
 #include "tests/kernels/dense_model.h"
 #include "tests/kernels/host_backend.h"
+#include "tests/kernels/mixed_step.h"
 #include "tools/compare.h"
 #include "tools/random_weights.h"
 #include "tools/sequence.h"
@@ -106,6 +107,20 @@ TEST_P(HostBackendShapes, TokenSlotCarriesTheDrawnTokenToTheNextStep) {
   }
   by_slot.Release(&runner.arena);
   by_host.Release(&runner.arena);
+}
+
+TEST_P(HostBackend, DecodesAndReadsAPromptInOneStep) {
+  const ModelShape shape = ShapeCases()[0].shape;
+  const RandomWeights weights(shape, 7);
+  for (const StateDtype dtype : {StateDtype::kF32, StateDtype::kCompact}) {
+    for (const int32_t decoders : {1, 2, 3, 9}) {
+      for (const int32_t chunk : {2, 59, 200}) {
+        EXPECT_EQ(MixedStepDifference(Make(shape, weights.tensors(), dtype).value(), decoders, chunk, chunk),
+                  "")
+            << decoders << " decoders, " << chunk;
+      }
+    }
+  }
 }
 
 TEST_P(HostBackend, ForksGoTheirOwnWays) {

@@ -62,6 +62,33 @@ TEST_P(StepsTest, ALongPrefillLeavesNoDecoderOutOfAnyStep) {
       << "small ones first and now and then, else what the decoders leave of 128 rows";
 }
 
+// Rows that are scored on the host cost the decoders of their step as much as rows that the device is slow
+// with.
+TEST_P(StepsTest, ChunksThatTheHostScoresAreBoundedByWhatItTakes) {
+  ToyConfig config = Config();
+  config.ops.seconds_per_row = 1e-9;
+  config.ops.host_seconds_per_target = 1e-6;
+  ToyCore toy(config);
+  for (int32_t i = 0; i < 5; ++i) ASSERT_TRUE(toy.core().Submit(Decoder(i, 2000, Sink())).ok());
+  for (int32_t i = 0; i < 5; ++i) toy.engine().RunOnce();
+  std::vector<int32_t> chunks;
+  toy.control().on_step = [&](const StepBatch& batch) {
+    for (const Segment& segment : batch.segments) {
+      if (segment.rows > 1) chunks.push_back(segment.rows);
+    }
+  };
+  auto request = Request("scored", std::vector<int32_t>(2048, 7), 1, Sink());
+  request->prompt_logprobs = 1;
+  const auto sink = std::static_pointer_cast<RecordingSink>(request->sink);
+  ASSERT_TRUE(toy.core().Submit(std::move(request)).ok());
+  while (!sink->over()) {
+    toy.engine().RunOnce();
+    toy.emitter().RunOnce();
+  }
+  ASSERT_GT(chunks.size(), 40u);
+  for (size_t i = 20; i < chunks.size(); ++i) EXPECT_LE(chunks[i], 20) << i;
+}
+
 TEST_P(StepsTest, SixteenDecodersCallEachPhaseOnceALayer) {
   ToyCore toy(Config());
   for (int32_t i = 0; i < 16; ++i) ASSERT_TRUE(toy.core().Submit(Decoder(i, 50, Sink())).ok());

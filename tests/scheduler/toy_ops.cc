@@ -227,6 +227,9 @@ StepResult ToyOps::Execute(const StepBatch& batch) {
     if (batch.outputs[i].slot >= 0) slots_[batch.outputs[i].slot] = result.outputs[i].token;
   }
   result.device_seconds = 1e-6 + options_.seconds_per_row * batch.rows();
+  for (const OutputRow& output : batch.outputs) {
+    if (output.target >= 0) result.host_seconds += options_.host_seconds_per_target;
+  }
   return result;
 }
 

@@ -69,7 +69,8 @@ class ToyOps : public Ops {
     int32_t max_rows = 64;
     int32_t max_segments = 16;
     int32_t max_output_rows = 16;
-    double seconds_per_row = 0;  // that a step says it took
+    double seconds_per_row = 0;          // that a step says it took
+    double host_seconds_per_target = 0;  // that it says its Collect took beside
   };
   ToyOps(const Options& options, std::shared_ptr<Control> control);
 

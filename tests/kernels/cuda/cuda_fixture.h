@@ -1,4 +1,4 @@
-// The CUDA backend in a test: skips where there is no card.
+// The CUDA backend in a test: skips where there is no card, and only there.
 #pragma once
 
 #include <memory>
@@ -14,19 +14,21 @@
 
 namespace sessa {
 
-// Why the CUDA backend cannot run here; empty when it can.
-inline std::string WhyNoCuda() {
+// Whether the CUDA backend starts here: UNAVAILABLE where there is no driver or no card.
+inline absl::Status CudaStatus() {
   ModelShape shape;
   shape.vocab = 8;
   shape.width = 8;
   shape.layers = shape.heads = shape.kv_heads = 1;
-  const auto ops = LoadCudaOps(shape, RandomWeights(shape, 1).tensors(), OpsOptions());
-  return ops.ok() ? "" : ops.status().ToString();
+  return LoadCudaOps(shape, RandomWeights(shape, 1).tensors(), OpsOptions()).status();
 }
 
-#define SKIP_WITHOUT_CUDA()                                       \
-  if (const std::string why = ::sessa::WhyNoCuda(); !why.empty()) \
-  GTEST_SKIP() << "needs an NVIDIA card: " << why
+// A backend that does not start for any other reason is a failure: it would never be seen otherwise.
+#define SKIP_WITHOUT_CUDA()                                                                           \
+  if (const absl::Status why = ::sessa::CudaStatus(); why.code() == absl::StatusCode::kUnavailable) { \
+    GTEST_SKIP() << "needs an NVIDIA card: " << why;                                                  \
+  } else                                                                                              \
+    ASSERT_EQ(why.ToString(), "OK")
 
 inline ModelShape MakeShape(int32_t width, int32_t layers, int32_t heads, int32_t kv_heads, int32_t vocab) {
   ModelShape shape;

@@ -1,4 +1,5 @@
-// Decode on the card: bitwise the same alone and in any company, bucket and cut of the attention.
+// Decode on the card: bitwise the same alone and in any company, bucket and cut of the attention, and beside
+// prefill.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -6,6 +7,7 @@
 
 #include "tests/kernels/cuda/cuda_fixture.h"
 #include "tests/kernels/cuda/quick.h"
+#include "tests/kernels/mixed_step.h"
 
 namespace sessa {
 namespace {
@@ -32,7 +34,7 @@ INSTANTIATE_TEST_SUITE_P(
 struct Sessions {
   static constexpr int32_t kSessions = 256;
   static constexpr int32_t kPages = 3000;
-  static constexpr int32_t kPagesEach = 160;  // longer than the most items of a row
+  static constexpr int32_t kPagesEach = 520;  // 33,280 tokens: rows of more have units of 3 x 128 (kMaxUnits)
 
   explicit Sessions(std::mt19937* random) {
     std::vector<PageId> free(kPages);
@@ -86,7 +88,7 @@ TEST_P(CudaInvarianceTest, ARowIsTheSameAloneAndInAnyCompany) {
   };
 
   const int32_t sizes[] = {1, 2, 3, 5, 8, 13, 16, 20, 31, 33, 64, 65, 100, 129, 200, 256};
-  const int32_t longest[] = {3, 64, 130, 700, 2500, Sessions::kPagesEach * kPageTokens - 1};
+  const int32_t longest[] = {3, 64, 130, 700, 2500, 20'000, Sessions::kPagesEach * kPageTokens - 1};
   const int32_t schedules = Quick() ? 2 : test.schedules;
   for (int32_t schedule = 0; schedule < schedules; ++schedule) {
     SCOPED_TRACE(schedule);
@@ -107,6 +109,25 @@ TEST_P(CudaInvarianceTest, ARowIsTheSameAloneAndInAnyCompany) {
       ASSERT_EQ(std::memcmp(alone[0].data(), together[i].data(), alone[0].size() * sizeof(float)), 0)
           << who.size() << " rows, position " << positions[i];
       ASSERT_TRUE(std::all_of(alone[0].begin(), alone[0].end(), [](float l) { return std::isfinite(l); }));
+    }
+  }
+}
+
+TEST_P(CudaInvarianceTest, DecodesAndReadsAPromptInOneStep) {
+  SKIP_WITHOUT_CUDA();
+  const InvarianceCase& test = GetParam();
+  const RandomWeights weights(test.shape, 7);
+  OpsOptions options;
+  options.state_dtype = test.dtype;
+  options.max_rows = 512;
+  options.max_segments = 64;
+  for (const int32_t decoders : {1, 2, 3, 9, 40}) {  // the few-rows kernel; both kinds of products; buckets
+    for (const int32_t chunk : {2, 59, 300}) {
+      if (Quick() && decoders != 2 && chunk != 59) continue;
+      EXPECT_EQ(MixedStepDifference(LoadCudaOps(test.shape, weights.tensors(), options).value(), decoders,
+                                    chunk, chunk),
+                "")
+          << decoders << " decoders, " << chunk;
     }
   }
 }

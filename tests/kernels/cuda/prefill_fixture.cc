@@ -66,12 +66,6 @@ const char* Name(Attention kind) {
   return "";
 }
 
-void CheckCuda(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
-  std::abort();
-}
-
 PrefillCase::PrefillCase(const PrefillLimits& limits, const std::vector<SegmentLength>& lengths,
                          Attention kind, uint64_t seed, float f_scale)
     : limits_(limits), layer_(limits.shape.layers - 1), saturations_(1, 0) {

@@ -1,14 +1,12 @@
 // Random prefill work on a GPU, and its solution in float64 by plain kernels.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/prefill.h"
+#include "tests/kernels/cuda/device_array.h"
 
 namespace sessa::cuda {
 
@@ -20,39 +18,6 @@ const char* Name(Attention kind);
 
 struct SegmentLength {
   int start = 0, rows = 0;
-};
-
-// Aborts the test program with the place and CUDA's message.
-void CheckCuda(cudaError_t error, const char* what);
-
-// A device array that is freed with its owner.
-template <class T>
-class DeviceArray {
- public:
-  explicit DeviceArray(int64_t count = 0, int poison = 0xff) : count_(count) {
-    if (count == 0) return;
-    void* data = nullptr;
-    CheckCuda(cudaMalloc(&data, count * sizeof(T)), "cudaMalloc");
-    CheckCuda(cudaMemset(data, poison, count * sizeof(T)), "cudaMemset");
-    data_.reset(static_cast<T*>(data));
-  }
-  T* get() const { return data_.get(); }
-  int64_t size() const { return count_; }
-  std::vector<T> ToHost() const {
-    std::vector<T> host(count_);
-    CheckCuda(cudaMemcpy(host.data(), get(), count_ * sizeof(T), cudaMemcpyDeviceToHost), "cudaMemcpy");
-    return host;
-  }
-  void FromHost(const std::vector<T>& host) {
-    CheckCuda(cudaMemcpy(get(), host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
-  }
-
- private:
-  struct Free {
-    void operator()(T* data) const { cudaFree(data); }
-  };
-  std::unique_ptr<T, Free> data_;
-  int64_t count_;
 };
 
 // ||a - b|| / ||b|| over all rows, and of the worst row.

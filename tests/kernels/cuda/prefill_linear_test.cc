@@ -107,8 +107,7 @@ std::string At(const Shape& shape, const char* what, int row, int n) {
 class PrefillLinearLayers : public testing::TestWithParam<Shape> {
  protected:
   void SetUp() override {
-    int devices = 0;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no GPU here";
+    if (NoCard()) GTEST_SKIP() << "needs an NVIDIA card";
   }
 };
 

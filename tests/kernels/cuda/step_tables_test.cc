@@ -16,7 +16,8 @@ constexpr PageId kScratch = 9999, kScratchOpen = 999;
 
 // A step's tables, in memory of exactly the size that they ask for.
 struct Tables {
-  explicit Tables(const StepBatch& batch) : bytes(TableBytes(batch, kMaxSegments) + 64, '\xee') {
+  explicit Tables(const StepBatch& batch)
+      : bytes(TableBytes(kMaxSegments, batch.rows(), batch.outputs.size(), batch.pages.size()) + 64, '\xee') {
     plan = BuildTables(batch, kMaxSegments, kScratch, kScratchOpen, kMultiprocessors, bytes.data());
     EXPECT_LE(plan.layout.bytes, static_cast<int64_t>(bytes.size()) - 64);
     for (size_t i = bytes.size() - 64; i < bytes.size(); ++i) EXPECT_EQ(bytes[i], '\xee') << "written beyond";
@@ -123,14 +124,19 @@ TEST(StepTablesTest, PrefillRowsFollowTheDecodingOnes) {
 }
 
 TEST(StepTablesTest, OutputsThatTheHostSamplesAreLeftToIt) {
-  StepBatch batch = Decoders({1, 2, 3});
-  SampleParams penalty, sampled;
+  StepBatch batch = Decoders({1, 2, 3, 4, 5, 6});
+  SampleParams penalty, sampled, own, likely;
   penalty.repetition_penalty = 1.2f;
   sampled.top_k = 7;
   sampled.seed = 42;
   batch.outputs[0].params = &penalty;
   batch.outputs[1].params = &sampled;
   batch.outputs[2].target = 6;
+  own.top_logprobs = 0;  // its own log-probability, which the device gives
+  likely.top_logprobs = 1;
+  batch.outputs[3].params = batch.outputs[5].params = &own;
+  batch.outputs[4].params = &likely;
+  batch.outputs[3].target = batch.outputs[4].target = 8;
   const Tables tables(batch);
   const auto* outputs = tables.At<OutputMeta>(tables.plan.layout.decode_outputs);
   EXPECT_EQ(outputs[0].mode, OutputMode::kNone);
@@ -140,6 +146,12 @@ TEST(StepTablesTest, OutputsThatTheHostSamplesAreLeftToIt) {
   EXPECT_EQ(outputs[1].position, 3);
   EXPECT_EQ(outputs[2].mode, OutputMode::kScore);
   EXPECT_EQ(outputs[2].target, 6);
+  EXPECT_EQ(outputs[3].mode, OutputMode::kScore);
+  EXPECT_EQ(outputs[4].mode, OutputMode::kNone);
+  EXPECT_EQ(outputs[5].mode, OutputMode::kNone) << "a draw and its log-probability";
+  for (int32_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(DeviceGives(batch.outputs[i]), outputs[i].mode != OutputMode::kNone) << i;
+  }
 }
 
 TEST(StepTablesTest, BucketsHoldTheirRows) {

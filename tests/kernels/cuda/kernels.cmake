@@ -1,4 +1,4 @@
-# The prefill kernels by themselves, against float64 on the card; the test skips where there is none.
+# Kernels by themselves, against float64; the tests skip where there is no card.
 if(NOT TARGET sessa_cuda_prefill)
   return()
 endif()
@@ -13,3 +13,5 @@ add_library(sessa_prefill_testing STATIC prefill_fixture.cc prefill_reference.cu
 target_link_libraries(sessa_prefill_testing PUBLIC sessa_cuda_prefill)
 sessa_test(prefill_test SOURCES prefill_test.cc prefill_linear_test.cc DEPS sessa_prefill_testing)
 sessa_program(prefill_bench SOURCES prefill_bench.cc DEPS sessa_prefill_testing CUDA::cublasLt)
+sessa_test(decode_attention_test SOURCES decode_attention_test.cc decode_case.cc decode_case_check.cc decode_feedback_test.cc
+  DEPS sessa_cuda_kernels sessa_cuda_tables absl::strings)
