@@ -108,7 +108,7 @@ void Check(const Planned& planned, const std::vector<PrefillSegment>& segments) 
   CheckProducts(planned, plan.right, plan.padded_rows);
   for (const PrefillRange& level : plan.inverse) CheckProducts(planned, level, plan.padded_rows);
   for (const PrefillPlan::Solve& solve : plan.solve) CheckProducts(planned, solve.range, plan.padded_rows);
-  if (plan.fuses) EXPECT_TRUE(plan.plain_segments.empty() && plan.panels.size() == 1 && plan.planes == 1);
+  EXPECT_TRUE(!plan.fuses || (plan.plain_segments.empty() && plan.panels.size() == 1 && plan.planes == 1));
 }
 
 // Sessions that get a few rows each, as the governor of chunks deals them.
