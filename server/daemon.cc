@@ -162,7 +162,7 @@ void Daemon::Parts::StartHousekeeping() {
   housekeeper.Add([this](absl::Time) { status.Tick(); });
   housekeeper.Add([this](absl::Time now) { admin.Tick(now); });
   housekeeper.Add([this](absl::Time now) { registry.CheckReaders(now); });
-  housekeeper.Add([this](absl::Time now) { trimmer.Tick(now, registry.size()); });
+  housekeeper.Add([this](absl::Time now) { trimmer.Tick(now); });
   housekeeper.Start();
 }
 

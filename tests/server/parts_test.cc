@@ -7,6 +7,7 @@
 #include "nlohmann/json.hpp"
 #include "runtime/base/errors.h"
 #include "server/error_details.h"
+#include "server/housekeeper.h"
 #include "server/log.h"
 #include "server/message_queue.h"
 #include "server/model_loader.h"
@@ -178,6 +179,48 @@ TEST(ProcessStatsTest, ReadsThisProcess) {
   EXPECT_GE(stats.threads, 1);
   EXPECT_GT(stats.cpu_time, absl::ZeroDuration());
   EXPECT_LE(ProcessStartTime(), absl::Now());
+}
+
+class TrimmerTest : public testing::Test {
+ protected:
+  // So many mebibytes are free for a time.
+  void Free(int64_t mebibytes, int64_t seconds) {
+    free_ = mebibytes << 20;
+    for (int64_t i = 0; i < 10 * seconds; ++i) trimmer_.Tick(now_ += absl::Milliseconds(100));
+  }
+
+  int64_t free_ = 0;
+  int trims_ = 0;
+  MemoryTrimmer trimmer_{{[this] { return free_; }, [this] { ++trims_; }}};
+  absl::Time now_ = absl::FromUnixSeconds(1'700'000'000);
+};
+
+TEST_F(TrimmerTest, TrimsWhatBecameFree) {
+  Free(20, 60);
+  for (int64_t mebibytes = 100; mebibytes <= 4000; mebibytes += 100) Free(mebibytes, 1);
+  EXPECT_EQ(trims_, 0) << "more becomes free";
+  Free(4000, 10);
+  EXPECT_EQ(trims_, 1);
+  Free(4000, 300);
+  EXPECT_EQ(trims_, 1) << "that is free and given back";
+  Free(3000, 10);
+  Free(4000, 20);
+  EXPECT_EQ(trims_, 2) << "a part was in use again";
+}
+
+TEST_F(TrimmerTest, LeavesALittleAlone) {
+  Free(20, 60);
+  Free(60, 60);
+  EXPECT_EQ(trims_, 0);
+}
+
+TEST_F(TrimmerTest, DoesNotTrimAllTheTime) {
+  for (int i = 0; i < 6; ++i) {  // what was given back is needed again at once
+    Free(0, 10);
+    Free(400, 10);
+  }
+  EXPECT_GE(trims_, 1);
+  EXPECT_LE(trims_, 4);
 }
 
 }  // namespace
