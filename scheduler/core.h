@@ -39,9 +39,10 @@ struct CoreOptions {
 
 struct SessionInfo {
   std::string id;
-  int64_t position = 0;       // tokens
-  int64_t cached_tokens = 0;  // of which the state is in pages
-  bool busy = false;          // a turn runs
+  int64_t position = 0;            // tokens
+  int64_t cached_tokens = 0;       // of which the state is in pages
+  bool busy = false;               // a turn runs or waits
+  std::string running_request_id;  // of that turn
   absl::Time created, last_used;
 };
 
@@ -97,9 +98,11 @@ class Core {
   // Ends a turn: finish reason CANCELLED (a client's wish) or the error given (a slow reader). No effect on
   // turns that are over or unknown. Whatever ends a turn (this, a deadline, a drain), the session keeps
   // exactly the tokens that its sink was told; a turn that never started ends without OnStarted and leaves no
-  // trace.
+  // trace (and where its deadline ended it, with DEADLINE_EXCEEDED).
   virtual void Cancel(const Principal& principal, const std::string& request_id,
                       absl::Status error = absl::OkStatus()) = 0;
+  // Likewise, of the turn that runs or waits on a session, kept or not.
+  virtual void CancelOnSession(const Principal& principal, const std::string& session_id) = 0;
   // A paused turn gets no steps: its reader is behind. It keeps its state while nobody else needs the pages.
   virtual void SetPaused(const Principal& principal, const std::string& request_id, bool paused) = 0;
 
@@ -118,7 +121,8 @@ class Core {
   virtual void Tokenize(std::string text, std::function<void(absl::StatusOr<std::vector<int32_t>>)> done) = 0;
 
   // Refuses new turns (UNAVAILABLE, DRAINING), lets the running ones finish until `deadline`, then ends them
-  // with finish reason DRAINED. `done` is called once nothing runs.
+  // with finish reason DRAINED. A running call may submit further turns (TurnRequest::continues) until then.
+  // `done` is called once nothing runs and no sink has submitted another turn on being told of an end.
   virtual void Drain(absl::Time deadline, std::function<void()> done) = 0;
 
   virtual CoreStatus Status() const = 0;  // the latest snapshot; any thread

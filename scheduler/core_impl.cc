@@ -43,7 +43,7 @@ void CoreImpl::Start() {
 }
 
 absl::Status CoreImpl::Check(const TurnRequest& request) const {
-  if (draining_.load(std::memory_order_relaxed)) {
+  if (draining_.load(std::memory_order_relaxed) && !request.continues) {
     return MakeError(absl::StatusCode::kUnavailable, "the server is draining",
                      {.reason = "DRAINING", .retry_after = absl::Seconds(1)});
   }
@@ -81,10 +81,13 @@ absl::Status CoreImpl::Submit(std::unique_ptr<TurnRequest> request) {
                                                    submission.submitted, tokenizer_.get());
   const uint64_t id = submission.turn_id;
   const std::shared_ptr<const TurnRequest> kept = submission.request;
+  const auto prompt_unwanted = std::make_shared<std::atomic<bool>>(false);
+  submission.prompt_unwanted = prompt_unwanted;
   engine_.Post(
       [this, submission = std::move(submission)]() mutable { engine_.Submit(std::move(submission)); });
   if (std::holds_alternative<std::string>(kept->prompt)) {
-    const auto encode = [this, id, kept] {
+    const auto encode = [this, id, kept, prompt_unwanted] {
+      if (*prompt_unwanted) return;
       const std::string& text = std::get<std::string>(kept->prompt);
       absl::StatusOr<std::vector<int32_t>> tokens = std::vector<int32_t>();
       if (!text.empty()) tokens = tokenizer_->Encode(text);
@@ -99,6 +102,12 @@ absl::Status CoreImpl::Submit(std::unique_ptr<TurnRequest> request) {
 void CoreImpl::Cancel(const Principal& principal, const std::string& request_id, absl::Status error) {
   engine_.Post([this, name = principal.name, request_id, error = std::move(error), now = clock_->Now()] {
     engine_.Cancel(name, request_id, error, now);
+  });
+}
+
+void CoreImpl::CancelOnSession(const Principal& principal, const std::string& session_id) {
+  engine_.Post([this, name = principal.name, session_id, now = clock_->Now()] {
+    engine_.CancelOnSession(name, session_id, now);
   });
 }
 

@@ -32,6 +32,7 @@ class CoreImpl : public Core {
 
   absl::Status Submit(std::unique_ptr<TurnRequest> request) override;
   void Cancel(const Principal& principal, const std::string& request_id, absl::Status error) override;
+  void CancelOnSession(const Principal& principal, const std::string& session_id) override;
   void SetPaused(const Principal& principal, const std::string& request_id, bool paused) override;
   void CreateSession(const Principal& principal,
                      std::function<void(absl::StatusOr<SessionInfo>)> done) override;

@@ -66,7 +66,7 @@ struct Daemon::Parts {
         inference({model.core.get(), &registry, &hooks->metrics, model.tokenizer.get(),
                    options.slow_reader_timeout},
                   model.limits, model.description),
-        sessions(model.core.get(), &registry, options.idle_session_ttl),
+        sessions(model.core.get(), options.idle_session_ttl),
         admin(
             &status,
             [this](absl::Duration timeout, std::function<void()> done) {

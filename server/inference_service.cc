@@ -78,9 +78,11 @@ grpc::ServerUnaryReactor* InferenceService::CancelTurn(grpc::CallbackServerConte
     if (!status.ok()) return FinishUnary(context, status);
   }
   const Principal principal = CallerOf(*context);
-  std::string turn = request->turn_request_id();
-  if (turn.empty()) turn = stream_context_.registry->FindBySession(principal, request->session_id());
-  if (!turn.empty()) stream_context_.registry->Cancel(principal, turn);
+  if (request->session_id().empty()) {
+    stream_context_.registry->Cancel(principal, request->turn_request_id());
+  } else {
+    stream_context_.core->CancelOnSession(principal, request->session_id());
+  }
   return FinishUnary(context, absl::OkStatus());
 }
 

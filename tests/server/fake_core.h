@@ -99,7 +99,7 @@ class FakeCore : public Core {
     {
       MutexLock lock(&mutex_);
       if (!refusal_.ok()) return refusal_;
-      turns_[turn->request_id] = {turn, false};
+      turns_[turn->request_id] = {turn, turn->paused};
       last_turn_ = turn;
       script = script_;
     }
@@ -117,6 +117,16 @@ class FakeCore : public Core {
       ++cancels_;
     }
     Post([this, id, error] { error.ok() ? Finish(id, FinishReason::kCancelled) : Fail(id, error); });
+  }
+  void CancelOnSession(const Principal& principal, const std::string& session_id) override {
+    std::string id;
+    {
+      MutexLock lock(&mutex_);
+      for (const auto& [name, turn] : turns_) {
+        if (StartedFor(*turn.request).session_id == session_id) id = name;
+      }
+    }
+    Cancel(principal, id, absl::OkStatus());
   }
   void SetPaused(const Principal&, const std::string& id, bool paused) override {
     MutexLock lock(&mutex_);

@@ -112,35 +112,25 @@ TEST(TurnRegistryTest, KeepsTurnsApart) {
   EXPECT_TRUE(registry.Add(alice, "id", one));
   EXPECT_FALSE(registry.Add(alice, "id", two)) << "in use";
   EXPECT_TRUE(registry.Add(bob, "id", two)) << "another principal's";
-  registry.SetSession(alice, "id", "session");
-  EXPECT_EQ(registry.FindBySession(alice, "session"), "id");
-  EXPECT_EQ(registry.FindBySession(bob, "session"), "");
   registry.Cancel(alice, "id");
   registry.CheckReaders(absl::Now());
   EXPECT_EQ(one->cancels, 1);
   EXPECT_EQ(two->cancels, 0);
-  EXPECT_EQ(one->checks + two->checks, 2);
+  EXPECT_EQ(one->checks, 1);
+  EXPECT_EQ(two->checks, 1);
   registry.Release(alice, "id", one.get());
-  EXPECT_EQ(registry.size(), 2) << "still looked after";
+  registry.CheckReaders(absl::Now());
+  EXPECT_EQ(one->checks, 2) << "still looked after";
   const auto three = std::make_shared<CountingTurn>();
   EXPECT_TRUE(registry.Add(alice, "id", three)) << "the name is free";
   registry.Remove(alice, "id", one.get());
-  EXPECT_EQ(registry.size(), 2) << "the other one of that name stays";
+  registry.CheckReaders(absl::Now());
+  EXPECT_EQ(one->checks, 2) << "gone";
+  EXPECT_EQ(three->checks, 1) << "the other one of that name stays";
   registry.Remove(alice, "id", three.get());
-  EXPECT_EQ(registry.FindBySession(alice, "session"), "");
-  EXPECT_EQ(registry.size(), 1);
-}
-
-TEST(TurnRegistryTest, ASessionPassesToItsNextTurn) {
-  TurnRegistry registry;
-  const Principal alice{"alice"};
-  const auto first = std::make_shared<CountingTurn>();
-  registry.Add(alice, "first", first);
-  registry.SetSession(alice, "first", "session");
-  registry.Add(alice, "second", std::make_shared<CountingTurn>());
-  registry.SetSession(alice, "second", "session");
-  registry.Remove(alice, "first", first.get());  // its call closes late
-  EXPECT_EQ(registry.FindBySession(alice, "session"), "second");
+  registry.CheckReaders(absl::Now());
+  EXPECT_EQ(three->checks, 1);
+  EXPECT_EQ(two->checks, 4);
 }
 
 TEST(StatusTest, NotServingHasAReason) {
