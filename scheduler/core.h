@@ -17,6 +17,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/tokenizer.h"
 #include "scheduler/request.h"
+#include "scheduler/text_queue.h"
 
 namespace sessa {
 
@@ -30,7 +31,7 @@ struct CoreOptions {
   int32_t max_waiting = 1024;              // turns submitted but not running; more are shed
   int32_t state_pages = 0;                 // of the arena (Ops::AllocateState was called with it)
   int32_t open_pages = 0;
-  int32_t tokenizer_threads = 1;
+  int32_t tokenizer_threads = 2;
   int32_t max_sessions = 100000;                      // kept sessions, their token ids in memory
   absl::Duration priority_aging = absl::Seconds(10);  // a priority that waits that long counts as one more
   absl::Duration idle_state_ttl = absl::Minutes(10);  // an idle session's pages go back after that
@@ -117,8 +118,9 @@ class Core {
   virtual void DeleteSession(const Principal& principal, const std::string& session_id,
                              std::function<void(absl::Status)> done) = 0;
 
-  // Encodes on the tokenizer pool. FAILED_PRECONDITION for a model without a tokenizer.
-  virtual void Tokenize(std::string text, std::function<void(absl::StatusOr<std::vector<int32_t>>)> done) = 0;
+  // Runs `work` on the tokenizer pool, where prompts are encoded, too; see TextQueue. Dropped, not run, when
+  // the core ends first.
+  virtual void PostTextWork(TextUse use, int64_t bytes, Task work) = 0;
 
   // Refuses new turns (UNAVAILABLE, DRAINING), lets the running ones finish until `deadline`, then ends them
   // with finish reason DRAINED. A running call may submit further turns (TurnRequest::continues) until then.

@@ -15,7 +15,7 @@ CoreImpl::CoreImpl(const CoreOptions& options, std::unique_ptr<Ops> ops,
       tokenizer_(std::move(tokenizer)),
       hooks_(std::move(hooks)),
       clock_(clock),
-      tokenizer_pool_(seams.tokenizer_pool),
+      text_queue_(seams.tokenizer_pool, options.tokenizer_threads),
       emitter_(&hooks_, clock),
       engine_(options, std::move(ops), &emitter_, &hooks_, clock, std::move(seams.make_session_id)) {
   emitter_.set_on_verdict(
@@ -94,7 +94,8 @@ absl::Status CoreImpl::Submit(std::unique_ptr<TurnRequest> request) {
       engine_.Post(
           [this, id, tokens = std::move(tokens)]() mutable { engine_.PromptEncoded(id, std::move(tokens)); });
     };
-    tokenizer_pool_->Post(encode);
+    const auto bytes = static_cast<int64_t>(std::get<std::string>(kept->prompt).size());
+    text_queue_.Post(TextUse::kTurn, bytes, encode);
   }
   return absl::OkStatus();
 }
@@ -142,15 +143,8 @@ void CoreImpl::DeleteSession(const Principal& principal, const std::string& sess
   });
 }
 
-void CoreImpl::Tokenize(std::string text, std::function<void(absl::StatusOr<std::vector<int32_t>>)> done) {
-  tokenizer_pool_->Post([this, text = std::move(text), done = std::move(done)] {
-    if (tokenizer_ == nullptr) {
-      done(MakeError(absl::StatusCode::kFailedPrecondition, "this model has no tokenizer",
-                     {.reason = "NO_TOKENIZER"}));
-    } else {
-      done(tokenizer_->Encode(text));
-    }
-  });
+void CoreImpl::PostTextWork(TextUse use, int64_t bytes, Task work) {
+  text_queue_.Post(use, bytes, std::move(work));
 }
 
 void CoreImpl::Drain(absl::Time deadline, std::function<void()> done) {

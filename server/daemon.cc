@@ -25,6 +25,7 @@ namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(100);
 constexpr std::chrono::milliseconds kShutdownGrace(1000);
+constexpr int64_t kScoreRequests = 4;  // of the largest size, to be tokenised at once
 constexpr const char* kServiceNames[] = {"", "sessa.v1.Inference", "sessa.v1.Sessions", "sessa.v1.Admin"};
 
 // Why each: gotchas of gRPC 1.51 that were measured.
@@ -64,8 +65,9 @@ struct Daemon::Parts {
         status(model.core.get(), &hooks->steps,
                {model.description, model.core_options.max_waiting, options.stall_timeout}),
         inference({model.core.get(), &registry, &hooks->metrics, model.tokenizer.get(),
-                   options.slow_reader_timeout},
-                  model.limits, model.description),
+                   options.slow_reader_timeout, &model.limits},
+                  model.description,
+                  {model.core_options.max_waiting, kScoreRequests * options.max_request_bytes}),
         sessions(model.core.get(), options.idle_session_ttl),
         admin(
             &status,
@@ -161,6 +163,7 @@ void Daemon::Parts::StartHousekeeping() {
   housekeeper.Add([this](absl::Time) { UpdateHealth(); });
   housekeeper.Add([this](absl::Time) { status.Tick(); });
   housekeeper.Add([this](absl::Time now) { admin.Tick(now); });
+  housekeeper.Add([this](absl::Time now) { inference.CheckReaders(now); });
   housekeeper.Add([this](absl::Time now) { registry.CheckReaders(now); });
   housekeeper.Add([this](absl::Time now) { trimmer.Tick(now); });
   housekeeper.Start();

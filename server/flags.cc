@@ -44,6 +44,9 @@ ABSL_FLAG(
 ABSL_FLAG(int32_t, device, 0, "CUDA device ordinal; other backends ignore it.");
 ABSL_FLAG(int32_t, cpu_threads, 0,
           "Threads of the CPU backend. Default 0: one for each core that the process may use.");
+ABSL_FLAG(int32_t, tokenizer_threads, 2,
+          "Threads that turn text into tokens and back. A text of more than 32 KiB never takes the last of "
+          "several, so that short prompts do not wait for it.");
 ABSL_FLAG(std::string, state_memory, "auto",
           "Memory for the sessions' recurrent state: bytes with an optional suffix K, M, G or T, or auto (a "
           "quarter "
@@ -186,6 +189,7 @@ absl::Status CheckNumbers() {
       CheckAtLeast("max_batch_sessions", absl::GetFlag(FLAGS_max_batch_sessions), 1),
       CheckAtLeast("max_waiting", absl::GetFlag(FLAGS_max_waiting), 1),
       CheckAtLeast("max_sessions", absl::GetFlag(FLAGS_max_sessions), 1),
+      CheckAtLeast("tokenizer_threads", absl::GetFlag(FLAGS_tokenizer_threads), 1),
       CheckAtLeast("max_context", absl::GetFlag(FLAGS_max_context), 0),
       CheckAtLeast("max_streams_per_connection", absl::GetFlag(FLAGS_max_streams_per_connection), 1),
       CheckPositive("slow_reader_timeout", absl::GetFlag(FLAGS_slow_reader_timeout)),
@@ -310,6 +314,7 @@ absl::StatusOr<DaemonOptions> ValidateFlags() {
   options.device = absl::GetFlag(FLAGS_device);
   const int32_t threads = absl::GetFlag(FLAGS_cpu_threads);
   options.cpu_threads = threads > 0 ? threads : UsableCores();
+  options.tokenizer_threads = absl::GetFlag(FLAGS_tokenizer_threads);
   options.state_dtype = absl::GetFlag(FLAGS_state_dtype);
   options.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   options.max_batch_sessions = absl::GetFlag(FLAGS_max_batch_sessions);

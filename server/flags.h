@@ -17,9 +17,10 @@ struct DaemonOptions {
   std::string listen;          // HOST:PORT or unix:PATH
   std::string metrics_listen;  // HOST:PORT; empty: no operator HTTP
   std::string data_dir;
-  std::string backend;                  // auto, cpu, cuda or reference
-  int32_t device = 0;                   // CUDA ordinal
-  int32_t cpu_threads = 1;              // resolved: at least 1
+  std::string backend;      // auto, cpu, cuda or reference
+  int32_t device = 0;       // CUDA ordinal
+  int32_t cpu_threads = 1;  // resolved: at least 1
+  int32_t tokenizer_threads = 1;
   std::optional<int64_t> state_memory;  // bytes; nothing: what the backend offers
   std::string state_dtype;              // auto, f32 or compact
   int32_t max_batch_tokens = 0;

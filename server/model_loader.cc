@@ -152,6 +152,7 @@ void SetLimits(const Checkpoint& checkpoint, ServedModel* model) {
   limits.max_context = model->core_options.max_context;
   limits.has_tokenizer = model->tokenizer != nullptr;
   limits.max_token_bytes = limits.has_tokenizer ? LongestToken(*model->tokenizer) : 0;
+  limits.bos_token = model->core_options.bos_token;
   limits.eos_token = model->core_options.eos_token;
   limits.defaults = checkpoint.generation_defaults();
 }
@@ -167,6 +168,7 @@ absl::Status SetCoreOptions(const DaemonOptions& options, const Checkpoint& chec
   core->max_batch_sessions = options.max_batch_sessions;
   core->max_waiting = options.max_waiting;
   core->max_sessions = options.max_sessions;
+  core->tokenizer_threads = options.tokenizer_threads;
   core->idle_state_ttl = options.idle_state_ttl;
   core->idle_session_ttl = options.idle_session_ttl;
   return absl::OkStatus();

@@ -21,8 +21,8 @@ struct RequestLimits {
   int64_t max_context = 0;      // tokens
   int64_t max_token_bytes = 0;  // of the longest token: a text longer than max_context such tokens cannot fit
   bool has_tokenizer = false;
-  int32_t eos_token = -1;       // -1: none
-  GenerationDefaults defaults;  // what unset sampling fields mean
+  int32_t bos_token = -1, eos_token = -1;  // -1: none
+  GenerationDefaults defaults;             // what unset sampling fields mean
 };
 
 inline constexpr size_t kMaxRequestIdBytes = 128;

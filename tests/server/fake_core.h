@@ -65,6 +65,10 @@ class FakeCore : public Core {
     MutexLock lock(&mutex_);
     return cancels_;
   }
+  int text_works() {
+    MutexLock lock(&mutex_);
+    return text_works_;
+  }
   size_t live_turns() {
     MutexLock lock(&mutex_);
     return turns_.size();
@@ -163,8 +167,12 @@ class FakeCore : public Core {
     }
     done(found);
   }
-  void Tokenize(std::string text, std::function<void(absl::StatusOr<std::vector<int32_t>>)> done) override {
-    Post([text, done] { done(std::vector<int32_t>(text.begin(), text.end())); });
+  void PostTextWork(TextUse, int64_t, Task work) override {
+    {
+      MutexLock lock(&mutex_);
+      ++text_works_;
+    }
+    Post([work = std::make_shared<Task>(std::move(work))] { (*work)(); });
   }
   void Drain(absl::Time, std::function<void()> done) override {
     {
@@ -238,6 +246,7 @@ class FakeCore : public Core {
   std::shared_ptr<const TurnRequest> last_turn_ ABSL_GUARDED_BY(mutex_);
   int pauses_ ABSL_GUARDED_BY(mutex_) = 0;
   int cancels_ ABSL_GUARDED_BY(mutex_) = 0;
+  int text_works_ ABSL_GUARDED_BY(mutex_) = 0;
   std::thread emitter_;
 };
 

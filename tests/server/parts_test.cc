@@ -153,13 +153,23 @@ TEST(ResponseBuilderTest, ConvertsTimes) {
 
 TEST(MessageQueueTest, IsAQueue) {
   MessageQueue<v1::ScoreResponse> queue;
-  queue.Add()->mutable_score()->set_choice(1);
-  queue.Add()->mutable_score()->set_choice(2);
-  EXPECT_GT(queue.bytes(), 0);
+  v1::ScoreResponse small, large;
+  small.mutable_score()->set_choice(1);
+  for (int i = 0; i < 100; ++i) large.mutable_tokens()->add_tokens()->mutable_token()->set_token_id(i);
+  queue.Add(small);
+  const int64_t bytes = queue.bytes();
+  EXPECT_GT(bytes, 0);
+  queue.Add(large);
+  EXPECT_GT(queue.bytes(), 10 * bytes);
   EXPECT_EQ(queue.Pop()->score().choice(), 1);
   EXPECT_EQ(queue.messages(), 1);
+  EXPECT_GT(queue.bytes(), 9 * bytes);
+  queue.Add(small);
+  EXPECT_EQ(queue.Pop()->tokens().tokens_size(), 100);
+  EXPECT_EQ(queue.bytes(), bytes);
   queue.Clear();
   EXPECT_TRUE(queue.empty());
+  EXPECT_EQ(queue.bytes(), 0);
 }
 
 TEST(ProcessStatsTest, ReadsThisProcess) {
