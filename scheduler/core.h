@@ -49,8 +49,8 @@ struct SessionInfo {
 
 // Snapshot for WatchStatus, /metrics and health. All counts are of this moment, totals since the start.
 struct CoreStatus {
-  int32_t running = 0, waiting = 0;  // turns
-  int32_t sessions = 0, sessions_with_state = 0;
+  int32_t running = 0, waiting = 0;               // turns
+  int32_t sessions = 0, sessions_with_state = 0;  // kept ones
   int32_t pages_total = 0, pages_free = 0, open_pages_total = 0, open_pages_free = 0;
   int32_t orphan_pages = 0;  // pages that nobody owns though they are not free: must be 0
   absl::Duration step_age;   // since the engine last finished a step or found nothing to do
@@ -70,7 +70,8 @@ struct StepReport {
 // What a turn did; reported by the emitter thread when it ends.
 struct TurnReport {
   absl::StatusCode code = absl::StatusCode::kOk;
-  FinishReason reason = FinishReason::kStop;  // valid when code is OK
+  FinishReason reason = FinishReason::kStop;  // of sample 0; valid when code is OK
+  bool started = false;                       // else all its time was spent waiting
   FinishedEvent finished;
   absl::Duration time_to_first_token = absl::InfiniteDuration();  // infinite: there was none
   absl::Duration total;

@@ -194,6 +194,32 @@ TEST_F(OperationsTest, CountsRestoresByWhatTheyCost) {
   count("recomputed", "tokens", 2);
 }
 
+TEST_F(OperationsTest, CountsThePhasesThatATurnHad) {
+  const auto counts = [&](int queue, int prefill, int decode) {
+    const std::string body = Get("/metrics")->body;
+    const std::pair<const char*, int> families[] = {{"sessa_request_queue_time_seconds", queue},
+                                                    {"sessa_request_prefill_time_seconds", prefill},
+                                                    {"sessa_request_prompt_tokens", prefill},
+                                                    {"sessa_request_decode_time_seconds", decode},
+                                                    {"sessa_time_to_first_token_seconds", decode}};
+    for (const auto& [family, count] : families) {
+      const std::string line = absl::StrCat("\n", family, "_count ", count, "\n");
+      EXPECT_NE(body.find(line), std::string::npos) << line;
+    }
+  };
+  TurnReport report;
+  report.reason = FinishReason::kCancelled;
+  telemetry_.back().metrics.OnTurn(report);
+  counts(0, 0, 0);
+  report.started = true;  // a prompt that is only appended
+  report.reason = FinishReason::kLength;
+  telemetry_.back().metrics.OnTurn(report);
+  counts(1, 1, 0);
+  report.time_to_first_token = absl::Milliseconds(5);
+  telemetry_.back().metrics.OnTurn(report);
+  counts(2, 2, 1);
+}
+
 TEST_F(OperationsTest, HostileNamesMakeNoSeries) {
   const auto count = [&] {
     const std::string body = Get("/metrics")->body;
