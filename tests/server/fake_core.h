@@ -180,7 +180,7 @@ class FakeCore : public Core {
       refusal_ = MakeError(absl::StatusCode::kUnavailable, "draining",
                            {.reason = "DRAINING", .retry_after = absl::Seconds(1)});
       status_.serving = false;
-      status_.not_serving_reason = "draining";
+      status_.not_serving_reason = "DRAINING";
     }
     Post(std::move(done));
   }

@@ -89,8 +89,7 @@ TEST_F(OperationsTest, HealthFollowsTheAgeOfTheLastStep) {
   EXPECT_EQ(Get("/healthz")->status, 200);
 
   CoreStatus stuck;
-  stuck.serving = true;
-  stuck.running = 1;
+  stuck.serving = true;  // and no turn is counted: this is the first step after a pause
   stuck.step_age = absl::Seconds(21);
   core_->set_status(stuck);
   EXPECT_TRUE(Eventually([&] { return Health("") == HealthCheckResponse::NOT_SERVING; }));
@@ -101,7 +100,7 @@ TEST_F(OperationsTest, HealthFollowsTheAgeOfTheLastStep) {
   ASSERT_TRUE(Call(client_->admin.get(), &v1::Admin::Stub::GetStatus, v1::GetStatusRequest(), &status).ok());
   EXPECT_FALSE(status.serving());
 
-  stuck.running = 0;  // old, but there is nothing to do
+  stuck.step_age = absl::ZeroDuration();
   core_->set_status(stuck);
   EXPECT_TRUE(Eventually([&] { return Health("") == HealthCheckResponse::SERVING; }));
   telemetry_.back().failed = true;
@@ -122,7 +121,7 @@ TEST_F(OperationsTest, DrainRefusesNewTurnsAndTurnsHealthOff) {
   ExpectError(status, grpc::StatusCode::UNAVAILABLE, "DRAINING");
   EXPECT_TRUE(Details(status).has_retry);
   EXPECT_TRUE(Eventually([&] { return Health("") == grpc::health::v1::HealthCheckResponse::NOT_SERVING; }));
-  EXPECT_EQ(Get("/healthz")->body, "draining\n");
+  EXPECT_EQ(Get("/healthz")->body, "DRAINING\n");
 }
 
 TEST_F(OperationsTest, ABusyPortIsAnErrorThatNamesTheFlag) {

@@ -137,9 +137,10 @@ TEST(StatusTest, NotServingHasAReason) {
   CoreStatus status;
   EXPECT_EQ(StatusSource::NotServingReason(status, absl::Seconds(1)), "not serving");
   status.serving = true;
+  status.step_age = absl::Seconds(1);
+  EXPECT_EQ(StatusSource::NotServingReason(status, absl::Seconds(1)), "");
+  // The engine may hang in its first step after having had nothing to do: no turn is counted then.
   status.step_age = absl::Hours(1);
-  EXPECT_EQ(StatusSource::NotServingReason(status, absl::Seconds(1)), "") << "nothing to do";
-  status.waiting = 1;
   EXPECT_THAT(StatusSource::NotServingReason(status, absl::Seconds(1)), HasSubstr("no step for 1h"));
 }
 
