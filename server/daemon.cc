@@ -77,7 +77,7 @@ struct Daemon::Parts {
             options.drain_timeout) {}
 
   std::string NotServingReason() const {
-    if (telemetry->failed) return "the device failed";
+    if (!telemetry->failure().ok()) return "DEVICE_FAILED";
     return StatusSource::NotServingReason(model.core->Status(), options.stall_timeout);
   }
   absl::Status Listen();
@@ -185,7 +185,6 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
 Daemon::~Daemon() {
   Parts& parts = *parts_;
   parts.housekeeper.Stop();
-  parts.http.reset();
   if (parts.server != nullptr) {
     parts.server->GetHealthCheckService()->SetServingStatus(false);
     parts.admin.CloseStreams();
@@ -194,6 +193,7 @@ Daemon::~Daemon() {
     parts.server->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
     parts.server->Wait();
   }
+  parts.http.reset();
   parts.model.core.reset();  // before the telemetry that its hooks write to
 }
 

@@ -103,7 +103,7 @@ TEST_F(OperationsTest, HealthFollowsTheAgeOfTheLastStep) {
   stuck.step_age = absl::ZeroDuration();
   core_->set_status(stuck);
   EXPECT_TRUE(Eventually([&] { return Health("") == HealthCheckResponse::SERVING; }));
-  telemetry_.back().failed = true;
+  telemetry_.back().Hooks().on_fatal(absl::InternalError("a device fault"));
   EXPECT_TRUE(Eventually([&] { return Health("") == HealthCheckResponse::NOT_SERVING; }));
 }
 

@@ -14,6 +14,7 @@
 #include "server/process_stats.h"
 #include "server/response_builder.h"
 #include "server/status_source.h"
+#include "server/telemetry.h"
 #include "server/turn_registry.h"
 #include "sessa/v1/inference.pb.h"
 
@@ -142,6 +143,14 @@ TEST(StatusTest, NotServingHasAReason) {
   // The engine may hang in its first step after having had nothing to do: no turn is counted then.
   status.step_age = absl::Hours(1);
   EXPECT_THAT(StatusSource::NotServingReason(status, absl::Seconds(1)), HasSubstr("no step for 1h"));
+}
+
+TEST(TelemetryTest, KeepsWhyTheDeviceFailed) {
+  Telemetry telemetry;
+  const CoreHooks hooks = telemetry.Hooks();
+  EXPECT_TRUE(telemetry.failure().ok());
+  hooks.on_fatal(absl::InternalError("an illegal memory access was encountered"));
+  EXPECT_EQ(telemetry.failure().message(), "an illegal memory access was encountered");
 }
 
 TEST(ResponseBuilderTest, ConvertsTimes) {
