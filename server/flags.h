@@ -11,6 +11,9 @@
 
 namespace sessa {
 
+// Tokens of a session that can be counted everywhere.
+inline constexpr int64_t kMostContext = int64_t{1} << 30;
+
 // What the flags say, valid and resolved. The flags' own help texts (flags.cc) say what each one does.
 struct DaemonOptions {
   std::string model_dir;       // an existing folder

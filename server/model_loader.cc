@@ -49,7 +49,7 @@ int64_t LongestToken(const Tokenizer& tokenizer) {
 
 absl::StatusOr<int64_t> MaxContext(const DaemonOptions& options, const ModelConfig& config) {
   if (options.max_context > 0) return options.max_context;
-  if (config.max_positions > 0) return config.max_positions;
+  if (config.max_positions > 0) return std::min<int64_t>(kMostContext, config.max_positions);
   return absl::InvalidArgumentError(
       "--max_context: this model does not say for how many tokens it was made; give it");
 }
@@ -65,7 +65,8 @@ int64_t AutomaticStateBytes(const Ops& ops) {
   return std::min(available, int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4);
 }
 
-// The least memory that DividePages gives so many pages of, to a mebibyte.
+// The least memory that DividePages gives so many pages of, to a mebibyte. REQUIRES: it gives so many of
+// some.
 int64_t LeastStateBytes(int64_t pages, const StateLayout& layout, int32_t max_batch_sessions) {
   int64_t bytes = pages * layout.page_bytes();
   while (DividePages(bytes, layout, max_batch_sessions).pages < pages) bytes += 1 << 20;
@@ -188,7 +189,9 @@ absl::StatusOr<Backend> MakeBackend(const DaemonOptions& options, const Checkpoi
 
 PageCounts DividePages(int64_t bytes, const StateLayout& layout, int32_t max_batch_sessions) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 2;
+  static_assert(kMost > kMostContext / kPageTokens);
   const int64_t page = layout.page_bytes(), open = layout.open_page_bytes();
+  bytes = std::min(bytes, kMost * (page + open));  // more gives no more pages, and could overflow below
   // bytes = pages * page + open_pages * open with open_pages = pages / 4 ...
   int64_t pages = std::min(kMost, 4 * bytes / (4 * page + open));
   int64_t open_pages = layout.has_open_pages() ? pages / 4 : 0;

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "absl/time/clock.h"
 #include "google/rpc/status.pb.h"
 #include "nlohmann/json.hpp"
@@ -91,6 +93,14 @@ TEST(DividePagesTest, StaysWithinTheMemory) {
       EXPECT_EQ(counts.open_pages > 0, dtype == StateDtype::kCompact && mebibytes >= 3);
       EXPECT_LE(counts.open_pages, counts.pages);
     }
+  }
+}
+
+TEST(DividePagesTest, NoNumberIsTooLarge) {
+  for (const StateDtype dtype : {StateDtype::kF32, StateDtype::kCompact}) {
+    const PageCounts counts = DividePages(std::numeric_limits<int64_t>::max(), Layout(dtype), 256);
+    EXPECT_GE(counts.pages, 1 << 29);
+    EXPECT_GE(counts.open_pages, 0);
   }
 }
 
