@@ -32,7 +32,7 @@ constexpr const char* kServiceNames[] = {"", "sessa.v1.Inference", "sessa.v1.Ses
 void SetChannelArguments(const DaemonOptions& options, grpc::ServerBuilder* builder) {
   // A second daemon on the same port must fail instead of sharing the port.
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // A small compressed message may inflate to gigabytes before its size is checked.
+  // Compressed messages are refused by name; a small one may inflate to gigabytes before its size is checked.
   builder->AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams_per_connection);
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 16 << 10);
@@ -42,6 +42,8 @@ void SetChannelArguments(const DaemonOptions& options, grpc::ServerBuilder* buil
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   builder->SetMaxReceiveMessageSize(options.max_request_bytes);
 }
 
@@ -102,6 +104,11 @@ struct Daemon::Parts {
 };
 
 absl::Status Daemon::Parts::Listen() {
+  const bool is_unix = absl::StartsWith(options.listen, "unix:");
+  if (is_unix && IsUnixAddressTaken(options.listen)) {
+    return absl::UnavailableError(
+        absl::StrCat("--listen: cannot listen on ", options.listen, ": Address already in use"));
+  }
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -112,7 +119,6 @@ absl::Status Daemon::Parts::Listen() {
   builder.RegisterService(&sessions);
   builder.RegisterService(&admin);
   server = builder.BuildAndStart();
-  const bool is_unix = absl::StartsWith(options.listen, "unix:");
   if (server == nullptr || (port == 0 && !is_unix)) {
     const auto address = ParseHostPort(options.listen);
     return absl::UnavailableError(

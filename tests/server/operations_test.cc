@@ -1,5 +1,6 @@
 // What operators use: status, health, drain, HTTP pages and metrics.
 #include <httplib.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <set>
@@ -217,6 +218,41 @@ TEST_F(OperationsTest, CountsThePhasesThatATurnHad) {
   report.time_to_first_token = absl::Milliseconds(5);
   telemetry_.back().metrics.OnTurn(report);
   counts(2, 2, 1);
+}
+
+TEST_F(OperationsTest, RefusesCompressedMessagesByName) {
+  for (const auto algorithm : {GRPC_COMPRESS_GZIP, GRPC_COMPRESS_DEFLATE}) {
+    grpc::ClientContext context;
+    context.set_compression_algorithm(algorithm);
+    v1::TokenizeRequest request;
+    request.set_text(std::string(1000, 'a'));  // short ones are not compressed
+    v1::TokenizeResponse response;
+    const grpc::Status status = client_->inference->Tokenize(&context, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_NE(status.error_message().find(algorithm == GRPC_COMPRESS_GZIP ? "gzip" : "deflate"),
+              std::string::npos)
+        << status.error_message();
+  }
+}
+
+TEST_F(OperationsTest, APathThatIsListenedOnIsNotTakenOver) {
+  DaemonOptions options = TestOptions();
+  options.metrics_listen = "";
+  const std::string path = absl::StrCat(testing::TempDir(), "/sessad-", getpid(), ".sock");
+  for (const char* prefix : {"unix:", "unix://"}) {
+    options.listen = prefix + path;
+    ServedModel model = LettersModel(std::make_unique<FakeCore>());
+    auto first = Daemon::Start(options, std::move(model), &telemetry_.emplace_back());
+    ASSERT_TRUE(first.ok()) << first.status();
+    model = LettersModel(std::make_unique<FakeCore>());
+    const auto second = Daemon::Start(options, std::move(model), &telemetry_.emplace_back());
+    EXPECT_EQ(second.status().message(),
+              absl::StrCat("--listen: cannot listen on ", options.listen, ": Address already in use"));
+    v1::Model described;
+    EXPECT_TRUE(Call(Client(options.listen).inference.get(), &v1::Inference::Stub::GetModel,
+                     v1::GetModelRequest(), &described)
+                    .ok());
+  }
 }
 
 TEST_F(OperationsTest, HostileNamesMakeNoSeries) {
