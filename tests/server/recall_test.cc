@@ -119,8 +119,7 @@ TEST_F(RecallTest, ABusySessionIsAborted) {
   v1::GenerateResponse message;
   ASSERT_TRUE(reader->Read(&message));
   request.set_session_id(message.started().session_id());
-  const grpc::Status busy = Generate(client_->inference.get(), request).status;
-  ExpectError(busy, grpc::StatusCode::ABORTED, Details(busy).info.reason());
+  ExpectError(Generate(client_->inference.get(), request).status, grpc::StatusCode::ABORTED, "SESSION_BUSY");
   context.TryCancel();
   reader->Finish();
   Forget(request.session_id());
@@ -155,9 +154,8 @@ TEST_F(RecallTest, APromptThatCannotFitIsRefusedWithTheLimit) {
   for (int i = 0; i < 1000; ++i) story += "It rained all morning. ";
   request.set_text(story);
   const grpc::Status status = Generate(client_->inference.get(), request).status;
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  ExpectError(status, grpc::StatusCode::INVALID_ARGUMENT, "PROMPT_TOO_LONG");
   EXPECT_NE(status.error_message().find("2048"), std::string::npos) << status.error_message();
-  EXPECT_TRUE(Details(status).has_info);
 }
 
 TEST_F(RecallTest, UnknownSessionsAreNotFound) {
