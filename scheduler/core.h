@@ -17,6 +17,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/tokenizer.h"
 #include "scheduler/request.h"
+#include "scheduler/text_queue.h"
 
 namespace sessa {
 
@@ -30,7 +31,7 @@ struct CoreOptions {
   int32_t max_waiting = 1024;              // turns submitted but not running; more are shed
   int32_t state_pages = 0;                 // of the arena (Ops::AllocateState was called with it)
   int32_t open_pages = 0;
-  int32_t tokenizer_threads = 1;
+  int32_t tokenizer_threads = 2;
   int32_t max_sessions = 100000;                      // kept sessions, their token ids in memory
   absl::Duration priority_aging = absl::Seconds(10);  // a priority that waits that long counts as one more
   absl::Duration idle_state_ttl = absl::Minutes(10);  // an idle session's pages go back after that
@@ -39,16 +40,17 @@ struct CoreOptions {
 
 struct SessionInfo {
   std::string id;
-  int64_t position = 0;       // tokens
-  int64_t cached_tokens = 0;  // of which the state is in pages
-  bool busy = false;          // a turn runs
+  int64_t position = 0;            // tokens
+  int64_t cached_tokens = 0;       // of which the state is in pages
+  bool busy = false;               // a turn runs or waits
+  std::string running_request_id;  // of that turn
   absl::Time created, last_used;
 };
 
 // Snapshot for WatchStatus, /metrics and health. All counts are of this moment, totals since the start.
 struct CoreStatus {
-  int32_t running = 0, waiting = 0;  // turns
-  int32_t sessions = 0, sessions_with_state = 0;
+  int32_t running = 0, waiting = 0;               // turns
+  int32_t sessions = 0, sessions_with_state = 0;  // kept ones
   int32_t pages_total = 0, pages_free = 0, open_pages_total = 0, open_pages_free = 0;
   int32_t orphan_pages = 0;  // pages that nobody owns though they are not free: must be 0
   absl::Duration step_age;   // since the engine last finished a step or found nothing to do
@@ -68,7 +70,8 @@ struct StepReport {
 // What a turn did; reported by the emitter thread when it ends.
 struct TurnReport {
   absl::StatusCode code = absl::StatusCode::kOk;
-  FinishReason reason = FinishReason::kStop;  // valid when code is OK
+  FinishReason reason = FinishReason::kStop;  // of sample 0; valid when code is OK
+  bool started = false;                       // else all its time was spent waiting
   FinishedEvent finished;
   absl::Duration time_to_first_token = absl::InfiniteDuration();  // infinite: there was none
   absl::Duration total;
@@ -98,9 +101,11 @@ class Core {
   // Ends a turn: finish reason CANCELLED (a client's wish) or the error given (a slow reader). No effect on
   // turns that are over or unknown. Whatever ends a turn (this, a deadline, a drain), the session keeps
   // exactly the tokens that its sink was told; a turn that never started ends without OnStarted and leaves no
-  // trace.
+  // trace (and where its deadline ended it, with DEADLINE_EXCEEDED).
   virtual void Cancel(const Principal& principal, const std::string& request_id,
                       absl::Status error = absl::OkStatus()) = 0;
+  // Likewise, of the turn that runs or waits on a session, kept or not.
+  virtual void CancelOnSession(const Principal& principal, const std::string& session_id) = 0;
   // A paused turn gets no steps: its reader is behind. It keeps its state while nobody else needs the pages.
   virtual void SetPaused(const Principal& principal, const std::string& request_id, bool paused) = 0;
 
@@ -115,11 +120,13 @@ class Core {
   virtual void DeleteSession(const Principal& principal, const std::string& session_id,
                              std::function<void(absl::Status)> done) = 0;
 
-  // Encodes on the tokenizer pool. FAILED_PRECONDITION for a model without a tokenizer.
-  virtual void Tokenize(std::string text, std::function<void(absl::StatusOr<std::vector<int32_t>>)> done) = 0;
+  // Runs `work` on the tokenizer pool, where prompts are encoded, too; see TextQueue. Dropped, not run, when
+  // the core ends first.
+  virtual void PostTextWork(TextUse use, int64_t bytes, Task work) = 0;
 
   // Refuses new turns (UNAVAILABLE, DRAINING), lets the running ones finish until `deadline`, then ends them
-  // with finish reason DRAINED. `done` is called once nothing runs.
+  // with finish reason DRAINED. A running call may submit further turns (TurnRequest::continues) until then.
+  // `done` is called once nothing runs and no sink has submitted another turn on being told of an end.
   virtual void Drain(absl::Time deadline, std::function<void()> done) = 0;
 
   virtual CoreStatus Status() const = 0;  // the latest snapshot; any thread

@@ -16,7 +16,7 @@ CoreImpl::CoreImpl(const CoreOptions& options, std::unique_ptr<Ops> ops,
       tokenizer_(std::move(tokenizer)),
       hooks_(std::move(hooks)),
       clock_(clock),
-      tokenizer_pool_(seams.tokenizer_pool),
+      text_queue_(seams.tokenizer_pool, options.tokenizer_threads),
       emitter_(&hooks_, clock),
       engine_(options, std::move(ops), &emitter_, &hooks_, clock, std::move(seams.make_session_id)) {
   emitter_.set_on_verdict(
@@ -44,7 +44,7 @@ void CoreImpl::Start() {
 }
 
 absl::Status CoreImpl::Check(const TurnRequest& request) const {
-  if (draining_.load(std::memory_order_relaxed)) {
+  if (draining_.load(std::memory_order_relaxed) && !request.continues) {
     return MakeError(absl::StatusCode::kUnavailable, "the server is draining",
                      {.reason = "DRAINING", .retry_after = absl::Seconds(1)});
   }
@@ -82,17 +82,21 @@ absl::Status CoreImpl::Submit(std::unique_ptr<TurnRequest> request) {
                                                    submission.submitted, tokenizer_.get());
   const uint64_t id = submission.turn_id;
   const std::shared_ptr<const TurnRequest> kept = submission.request;
+  const auto prompt_unwanted = std::make_shared<std::atomic<bool>>(false);
+  submission.prompt_unwanted = prompt_unwanted;
   engine_.Post(
       [this, submission = std::move(submission)]() mutable { engine_.Submit(std::move(submission)); });
   if (std::holds_alternative<std::string>(kept->prompt)) {
-    const auto encode = [this, id, kept] {
+    const auto encode = [this, id, kept, prompt_unwanted] {
+      if (*prompt_unwanted) return;
       const std::string& text = std::get<std::string>(kept->prompt);
       absl::StatusOr<std::vector<int32_t>> tokens = std::vector<int32_t>();
       if (!text.empty()) tokens = tokenizer_->Encode(text);
       engine_.Post(
           [this, id, tokens = std::move(tokens)]() mutable { engine_.PromptEncoded(id, std::move(tokens)); });
     };
-    tokenizer_pool_->Post(encode);
+    const auto bytes = static_cast<int64_t>(std::get<std::string>(kept->prompt).size());
+    text_queue_.Post(TextUse::kTurn, bytes, encode);
   }
   return absl::OkStatus();
 }
@@ -100,6 +104,12 @@ absl::Status CoreImpl::Submit(std::unique_ptr<TurnRequest> request) {
 void CoreImpl::Cancel(const Principal& principal, const std::string& request_id, absl::Status error) {
   engine_.Post([this, name = principal.name, request_id, error = std::move(error), now = clock_->Now()] {
     engine_.Cancel(name, request_id, error, now);
+  });
+}
+
+void CoreImpl::CancelOnSession(const Principal& principal, const std::string& session_id) {
+  engine_.Post([this, name = principal.name, session_id, now = clock_->Now()] {
+    engine_.CancelOnSession(name, session_id, now);
   });
 }
 
@@ -134,15 +144,8 @@ void CoreImpl::DeleteSession(const Principal& principal, const std::string& sess
   });
 }
 
-void CoreImpl::Tokenize(std::string text, std::function<void(absl::StatusOr<std::vector<int32_t>>)> done) {
-  tokenizer_pool_->Post([this, text = std::move(text), done = std::move(done)] {
-    if (tokenizer_ == nullptr) {
-      done(MakeError(absl::StatusCode::kFailedPrecondition, "this model has no tokenizer",
-                     {.reason = "NO_TOKENIZER"}));
-    } else {
-      done(tokenizer_->Encode(text));
-    }
-  });
+void CoreImpl::PostTextWork(TextUse use, int64_t bytes, Task work) {
+  text_queue_.Post(use, bytes, std::move(work));
 }
 
 void CoreImpl::Drain(absl::Time deadline, std::function<void()> done) {

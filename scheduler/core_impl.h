@@ -32,6 +32,7 @@ class CoreImpl : public Core {
 
   absl::Status Submit(std::unique_ptr<TurnRequest> request) override;
   void Cancel(const Principal& principal, const std::string& request_id, absl::Status error) override;
+  void CancelOnSession(const Principal& principal, const std::string& session_id) override;
   void SetPaused(const Principal& principal, const std::string& request_id, bool paused) override;
   void CreateSession(const Principal& principal,
                      std::function<void(absl::StatusOr<SessionInfo>)> done) override;
@@ -41,7 +42,7 @@ class CoreImpl : public Core {
                     std::function<void(std::vector<SessionInfo>)> done) override;
   void DeleteSession(const Principal& principal, const std::string& session_id,
                      std::function<void(absl::Status)> done) override;
-  void Tokenize(std::string text, std::function<void(absl::StatusOr<std::vector<int32_t>>)> done) override;
+  void PostTextWork(TextUse use, int64_t bytes, Task work) override;
   void Drain(absl::Time deadline, std::function<void()> done) override;
   CoreStatus Status() const override;
 
@@ -56,8 +57,8 @@ class CoreImpl : public Core {
   const std::shared_ptr<const Tokenizer> tokenizer_;
   const CoreHooks hooks_;
   const Clock* const clock_;
-  Executor* const tokenizer_pool_;
 
+  TextQueue text_queue_;
   std::atomic<uint64_t> next_turn_id_{1};
   std::atomic<bool> draining_{false};
   Emitter emitter_;

@@ -35,6 +35,7 @@ bool Emitter::RunOnce() {
       if (auto* progress = std::get_if<ProgressEvent>(&event.what)) {
         sink->OnProgress(*progress);
       } else if (auto* started = std::get_if<std::unique_ptr<StartedEvent>>(&event.what)) {
+        event.stream->started_ = true;
         sink->OnStarted(std::move(**started));
       } else if (auto* logprobs = std::get_if<std::unique_ptr<PromptLogprobsEvent>>(&event.what)) {
         sink->OnPromptLogprobs(std::move(**logprobs));
@@ -135,6 +136,7 @@ void Emitter::Handle(TurnEnd& end) {
     TurnReport report;
     report.code = end.status.code();
     report.reason = stream.reason_;
+    report.started = stream.started_;
     report.finished = end.finished;
     if (stream.first_token_ != absl::InfiniteFuture()) {
       report.time_to_first_token = stream.first_token_ - stream.submitted_;

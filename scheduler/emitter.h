@@ -54,6 +54,7 @@ class TurnStream {
   const uint64_t turn_id_;
   const std::shared_ptr<const TurnRequest> request_;
   const absl::Time submitted_;
+  bool started_ = false;
   absl::Time first_token_ = absl::InfiniteFuture();
   FinishReason reason_ = FinishReason::kStop;  // of sample 0
   std::vector<SampleState> samples_;

@@ -115,7 +115,10 @@ void Engine::UpdateStatus() {
   totals_.running = running_;
   totals_.waiting = static_cast<int32_t>(turns_.size()) - running_;
   totals_.sessions = sessions_.size();
-  totals_.sessions_with_state = static_cast<int32_t>(sessions_.idle_with_state().size()) + running_;
+  totals_.sessions_with_state = static_cast<int32_t>(sessions_.idle_with_state().size());
+  for (const auto& [id, turn] : turns_) {
+    totals_.sessions_with_state += turn->session->kept && turn->session->sequence.computed() > 0;
+  }
   totals_.pages_total = arena_.total(PageKind::kState);
   totals_.pages_free = arena_.free(PageKind::kState);
   totals_.open_pages_total = arena_.total(PageKind::kOpen);

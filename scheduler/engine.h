@@ -39,6 +39,7 @@ struct Submission {
   std::shared_ptr<const TurnRequest> request;
   std::shared_ptr<TurnStream> stream;
   absl::Time submitted;
+  std::shared_ptr<std::atomic<bool>> prompt_unwanted;  // see Turn
 };
 
 class Engine {
@@ -64,6 +65,7 @@ class Engine {
   // The prompt of a turn that was submitted as text.
   void PromptEncoded(uint64_t turn_id, absl::StatusOr<std::vector<int32_t>> tokens);
   void Cancel(const std::string& principal, const std::string& request_id, absl::Status error, absl::Time at);
+  void CancelOnSession(const std::string& principal, const std::string& session_id, absl::Time at);
   void SetPaused(const std::string& principal, const std::string& request_id, bool paused);
   void ApplyVerdict(const TextVerdict& verdict);
   absl::StatusOr<SessionInfo> CreateSession(const std::string& principal);
@@ -131,6 +133,10 @@ class Engine {
   void ExpireTurns(absl::Time now);
   void ExpireSessions(absl::Time now);
   void CheckDrained();
+  void Drained();
+  void CallEmitter(std::function<void()> run);  // there, after what was emitted before
+  static SessionInfo Describe(const Session& session);
+  void CancelTurn(Turn* turn, absl::Status error, absl::Time at);
   Turn* FindTurn(const std::string& principal, const std::string& request_id) const;
 
   // engine_plan.cc
@@ -205,7 +211,8 @@ class Engine {
   bool draining_ = false;
   absl::Time drain_deadline_ = absl::InfiniteFuture();
   std::vector<std::function<void()>> on_drained_;
-  absl::Status failure_;  // not OK: the device has failed
+  bool asking_emitter_ = false;  // whether its sinks submit more
+  absl::Status failure_;         // not OK: the device has failed
 };
 
 }  // namespace sessa

@@ -23,6 +23,8 @@ void Engine::Submit(Submission submission) {
   turn->request = std::move(submission.request);
   turn->stream = std::move(submission.stream);
   turn->submitted = submission.submitted;
+  turn->prompt_unwanted = std::move(submission.prompt_unwanted);
+  turn->paused = turn->request->paused;
   turn->principal = principals_.Enter(turn->request->principal.name);
   turns_.emplace(turn->id, std::move(owned));
   const bool is_new =
@@ -30,7 +32,7 @@ void Engine::Submit(Submission submission) {
   absl::Status status;
   if (!failure_.ok()) {
     status = MakeError(absl::StatusCode::kUnavailable, "the device failed", {.reason = "DEVICE_FAILED"});
-  } else if (draining_) {
+  } else if (draining_ && !turn->request->continues) {
     status = MakeError(absl::StatusCode::kUnavailable, "the server is draining", {.reason = "DRAINING"});
   } else if (!is_new) {
     status = MakeError(absl::StatusCode::kAlreadyExists, "a turn with this request_id is running",

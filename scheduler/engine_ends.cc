@@ -118,7 +118,7 @@ void Engine::FinishTurn(Turn* turn) {
   const auto by_request = turns_by_request_.find({turn->request->principal.name, turn->request->request_id});
   if (by_request->second == turn) turns_by_request_.erase(by_request);
 
-  turn->over = true;
+  *turn->prompt_unwanted = true;
   end->stream = turn->stream;
   Emit(turn, std::move(end));
   const auto it = turns_.find(turn->id);
@@ -146,8 +146,19 @@ Turn* Engine::FindTurn(const std::string& principal, const std::string& request_
 
 void Engine::Cancel(const std::string& principal, const std::string& request_id, absl::Status error,
                     absl::Time at) {
-  Turn* turn = FindTurn(principal, request_id);
-  if (turn == nullptr || turn->cancelled != absl::InfiniteFuture()) return;
+  if (Turn* turn = FindTurn(principal, request_id); turn != nullptr) CancelTurn(turn, std::move(error), at);
+}
+
+void Engine::CancelOnSession(const std::string& principal, const std::string& session_id, absl::Time at) {
+  for (const auto& [id, turn] : turns_) {
+    const TurnRequest& request = *turn->request;
+    if (!request.append || request.principal.name != principal || turn->session->id != session_id) continue;
+    return CancelTurn(turn.get(), absl::OkStatus(), at);
+  }
+}
+
+void Engine::CancelTurn(Turn* turn, absl::Status error, absl::Time at) {
+  if (turn->cancelled != absl::InfiniteFuture()) return;
   turn->cancelled = at;
   turn->error = std::move(error);
   EndTurn(turn, FinishReason::kCancelled);
@@ -168,7 +179,10 @@ void Engine::ExpireTurns(absl::Time now) {
   for (const auto& [id, turn] : turns_) all.push_back(turn.get());
   next_deadline_ = absl::InfiniteFuture();
   for (Turn* turn : all) {
-    if (turn->request->deadline <= now) {
+    if (turn->request->deadline <= now && turn->phase != TurnPhase::kRunning) {
+      FailTurn(turn, MakeError(absl::StatusCode::kDeadlineExceeded,
+                               "the deadline passed before the turn began", {.reason = "DEADLINE_EXCEEDED"}));
+    } else if (turn->request->deadline <= now) {
       EndTurn(turn, FinishReason::kDeadline);
     } else if (drained) {
       EndTurn(turn, FinishReason::kDrained);
@@ -188,10 +202,26 @@ void Engine::Drain(absl::Time deadline, std::function<void()> done) {
   on_drained_.push_back(std::move(done));
 }
 
+void Engine::CallEmitter(std::function<void()> run) {
+  outbox_.push_back({nullptr, std::make_unique<Call>(Call{std::move(run)})});
+}
+
+// A sink may submit its call's next turn when it is told of an end. So the emitter is asked first: its answer
+// comes after whatever the sinks have submitted by then.
 void Engine::CheckDrained() {
-  if (on_drained_.empty() || !turns_.empty()) return;
-  for (std::function<void()>& done : on_drained_)
-    outbox_.push_back({nullptr, std::make_unique<Call>(Call{std::move(done)})});
+  if (on_drained_.empty() || !turns_.empty() || asking_emitter_) return;
+  if (stopping_.load(std::memory_order_relaxed)) return Drained();  // nothing is taken any more
+  asking_emitter_ = true;
+  CallEmitter([this] {
+    Post([this] {
+      asking_emitter_ = false;
+      if (turns_.empty()) Drained();
+    });
+  });
+}
+
+void Engine::Drained() {
+  for (std::function<void()>& done : on_drained_) CallEmitter(std::move(done));
   on_drained_.clear();
 }
 

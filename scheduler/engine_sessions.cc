@@ -4,22 +4,34 @@
 
 namespace sessa {
 
+SessionInfo Engine::Describe(const Session& session) {
+  SessionInfo info{.id = session.id,
+                   .position = session.sequence.size(),
+                   .cached_tokens = session.sequence.computed(),
+                   .busy = session.turn != nullptr,
+                   .created = session.created,
+                   .last_used = session.last_used};
+  if (session.turn != nullptr) info.running_request_id = session.turn->request->request_id;
+  return info;
+}
+
 absl::StatusOr<SessionInfo> Engine::CreateSession(const std::string& principal) {
   absl::StatusOr<Session*> session = sessions_.Create(principal, clock_->Now());
   if (!session.ok()) return session.status();
-  return (*session)->Info();
+  return Describe(**session);
 }
 
 absl::StatusOr<SessionInfo> Engine::GetSession(const std::string& principal, const std::string& id) {
   const Session* session = sessions_.Find(principal, id);
   if (session == nullptr) return SessionNotFound(id);
-  return session->Info();
+  return Describe(*session);
 }
 
 std::vector<SessionInfo> Engine::ListSessions(const std::string& principal, const std::string& after_id,
                                               int32_t limit) {
   std::vector<SessionInfo> infos;
-  for (const Session* session : sessions_.List(principal, after_id, limit)) infos.push_back(session->Info());
+  for (const Session* session : sessions_.List(principal, after_id, limit))
+    infos.push_back(Describe(*session));
   return infos;
 }
 

@@ -106,6 +106,8 @@ struct TurnRequest {
   int32_t prompt_logprobs = -1;  // -1: none; n: each prompt token's own and the n most likely
   int32_t priority = 0;          // higher goes first
   std::optional<int64_t> expected_position;
+  bool paused = false;     // begins as Core::SetPaused leaves it
+  bool continues = false;  // of a call that ran earlier turns: taken while the server drains, too
   absl::Time deadline = absl::InfiniteFuture();
   std::shared_ptr<TokenSink> sink;
 };

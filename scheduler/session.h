@@ -9,7 +9,6 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "scheduler/core.h"
 #include "scheduler/sequence.h"
 
 namespace sessa {
@@ -26,10 +25,6 @@ struct Session {
   absl::Time created, last_used;
   std::vector<std::function<void(absl::Status)>>
       on_deleted;  // not empty: to be deleted when the turn has ended
-
-  SessionInfo Info() const {
-    return {id, sequence.size(), sequence.computed(), turn != nullptr, created, last_used};
-  }
 
  private:
   friend class SessionStore;

@@ -1,6 +1,7 @@
 // A turn as the engine holds it: from Submit to its terminal event.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -50,7 +51,7 @@ struct Turn {
   std::shared_ptr<const TurnRequest> request;
   std::shared_ptr<TurnStream> stream;
   TurnPhase phase = TurnPhase::kTokenizing;
-  bool over = false;  // its terminal event is on its way
+  std::shared_ptr<std::atomic<bool>> prompt_unwanted;  // the turn ended before its prompt was encoded
 
   Session* session = nullptr;
   std::unique_ptr<Session> own_session;  // of a turn without a kept session

@@ -25,13 +25,14 @@ namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(100);
 constexpr std::chrono::milliseconds kShutdownGrace(1000);
+constexpr int64_t kScoreRequests = 4;  // of the largest size, to be tokenised at once
 constexpr const char* kServiceNames[] = {"", "sessa.v1.Inference", "sessa.v1.Sessions", "sessa.v1.Admin"};
 
 // Why each: gotchas of gRPC 1.51 that were measured.
 void SetChannelArguments(const DaemonOptions& options, grpc::ServerBuilder* builder) {
   // A second daemon on the same port must fail instead of sharing the port.
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // A small compressed message may inflate to gigabytes before its size is checked.
+  // Compressed messages are refused by name; a small one may inflate to gigabytes before its size is checked.
   builder->AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams_per_connection);
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 16 << 10);
@@ -41,6 +42,8 @@ void SetChannelArguments(const DaemonOptions& options, grpc::ServerBuilder* buil
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   builder->SetMaxReceiveMessageSize(options.max_request_bytes);
 }
 
@@ -64,9 +67,10 @@ struct Daemon::Parts {
         status(model.core.get(), &hooks->steps,
                {model.description, model.core_options.max_waiting, options.stall_timeout}),
         inference({model.core.get(), &registry, &hooks->metrics, model.tokenizer.get(),
-                   options.slow_reader_timeout},
-                  model.limits, model.description),
-        sessions(model.core.get(), &registry, options.idle_session_ttl),
+                   options.slow_reader_timeout, &model.limits},
+                  model.description,
+                  {model.core_options.max_waiting, kScoreRequests * options.max_request_bytes}),
+        sessions(model.core.get(), options.idle_session_ttl),
         admin(
             &status,
             [this](absl::Duration timeout, std::function<void()> done) {
@@ -75,7 +79,7 @@ struct Daemon::Parts {
             options.drain_timeout) {}
 
   std::string NotServingReason() const {
-    if (telemetry->failed) return "the device failed";
+    if (!telemetry->failure().ok()) return "DEVICE_FAILED";
     return StatusSource::NotServingReason(model.core->Status(), options.stall_timeout);
   }
   absl::Status Listen();
@@ -100,6 +104,11 @@ struct Daemon::Parts {
 };
 
 absl::Status Daemon::Parts::Listen() {
+  const bool is_unix = absl::StartsWith(options.listen, "unix:");
+  if (is_unix && IsUnixAddressTaken(options.listen)) {
+    return absl::UnavailableError(
+        absl::StrCat("--listen: cannot listen on ", options.listen, ": Address already in use"));
+  }
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -110,7 +119,6 @@ absl::Status Daemon::Parts::Listen() {
   builder.RegisterService(&sessions);
   builder.RegisterService(&admin);
   server = builder.BuildAndStart();
-  const bool is_unix = absl::StartsWith(options.listen, "unix:");
   if (server == nullptr || (port == 0 && !is_unix)) {
     const auto address = ParseHostPort(options.listen);
     return absl::UnavailableError(
@@ -161,8 +169,9 @@ void Daemon::Parts::StartHousekeeping() {
   housekeeper.Add([this](absl::Time) { UpdateHealth(); });
   housekeeper.Add([this](absl::Time) { status.Tick(); });
   housekeeper.Add([this](absl::Time now) { admin.Tick(now); });
+  housekeeper.Add([this](absl::Time now) { inference.CheckReaders(now); });
   housekeeper.Add([this](absl::Time now) { registry.CheckReaders(now); });
-  housekeeper.Add([this](absl::Time now) { trimmer.Tick(now, registry.size()); });
+  housekeeper.Add([this](absl::Time now) { trimmer.Tick(now); });
   housekeeper.Start();
 }
 
@@ -182,7 +191,6 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
 Daemon::~Daemon() {
   Parts& parts = *parts_;
   parts.housekeeper.Stop();
-  parts.http.reset();
   if (parts.server != nullptr) {
     parts.server->GetHealthCheckService()->SetServingStatus(false);
     parts.admin.CloseStreams();
@@ -191,6 +199,7 @@ Daemon::~Daemon() {
     parts.server->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
     parts.server->Wait();
   }
+  parts.http.reset();
   parts.model.core.reset();  // before the telemetry that its hooks write to
 }
 

@@ -4,20 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
-#include <iostream>
-#include <map>
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/reflection.h"
-#include "absl/flags/usage.h"
-#include "absl/flags/usage_config.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "server/version.h"
 
 ABSL_FLAG(
@@ -44,6 +36,9 @@ ABSL_FLAG(
 ABSL_FLAG(int32_t, device, 0, "CUDA device ordinal; other backends ignore it.");
 ABSL_FLAG(int32_t, cpu_threads, 0,
           "Threads of the CPU backend, at most 4096. Default 0: one for each core that the process may use.");
+ABSL_FLAG(int32_t, tokenizer_threads, 2,
+          "Threads that turn text into tokens and back. A text of more than 32 KiB never takes the last of "
+          "several, so that short prompts do not wait for it.");
 ABSL_FLAG(std::string, state_memory, "auto",
           "Memory for the sessions' recurrent state: bytes with an optional suffix K, M, G or T, or auto (a "
           "quarter of RAM on a CPU, but at most half of what the machine and its control groups have left; "
@@ -61,7 +56,10 @@ ABSL_FLAG(int32_t, max_batch_tokens, 512,
 ABSL_FLAG(int32_t, max_batch_sessions, 256, "Sessions that run at once; further ones wait.");
 ABSL_FLAG(int32_t, max_waiting, 1024,
           "Requests that may wait; further ones get RESOURCE_EXHAUSTED with a time to retry.");
-ABSL_FLAG(int32_t, max_sessions, 100000, "Kept sessions; the longest idle one is forgotten for a new one.");
+ABSL_FLAG(
+    int32_t, max_sessions, 100000,
+    "Kept sessions, whose tokens are held in memory. While there are so many, a new one is refused with "
+    "RESOURCE_EXHAUSTED, TOO_MANY_SESSIONS.");
 ABSL_FLAG(int64_t, max_context, 0,
           "Tokens that a session may hold. Default 0: max_position_embeddings of the model, beyond which it "
           "was not "
@@ -95,18 +93,6 @@ ABSL_FLAG(std::string, log_format, "text", "Lines on stderr: text, or json (one 
 namespace sessa {
 namespace {
 
-constexpr char kUsage[] =
-    R"(sessad serves a Sessa language model over gRPC and keeps its sessions' recurrent state.
-
-  sessad                                  the embedded model on 127.0.0.1:50051
-  sessad --model=DIR --listen=0.0.0.0:50051
-  sessad --flagfile=/etc/sessad.flags     one --flag=value a line
-
-SIGTERM or SIGINT drains (see --drain_timeout); a second one exits at once.
-Exit codes: 0 drained; 1 could not start; 2 ended before the drain was over; 3 the device failed.
-
-Flags:)";
-
 absl::Status BadFlag(absl::string_view flag, absl::string_view message) {
   return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", message));
 }
@@ -114,6 +100,11 @@ absl::Status BadFlag(absl::string_view flag, absl::string_view message) {
 absl::Status CheckAtLeast(absl::string_view flag, int64_t value, int64_t least) {
   if (value >= least) return absl::OkStatus();
   return BadFlag(flag, absl::StrCat("must be at least ", least, ", not ", value));
+}
+
+absl::Status CheckAtMost(absl::string_view flag, int64_t value, int64_t most) {
+  if (value <= most) return absl::OkStatus();
+  return BadFlag(flag, absl::StrCat("must be at most ", most, ", not ", value));
 }
 
 absl::Status CheckPositive(absl::string_view flag, absl::Duration value) {
@@ -186,7 +177,9 @@ absl::Status CheckNumbers() {
       CheckAtLeast("max_batch_sessions", absl::GetFlag(FLAGS_max_batch_sessions), 1),
       CheckAtLeast("max_waiting", absl::GetFlag(FLAGS_max_waiting), 1),
       CheckAtLeast("max_sessions", absl::GetFlag(FLAGS_max_sessions), 1),
+      CheckAtLeast("tokenizer_threads", absl::GetFlag(FLAGS_tokenizer_threads), 1),
       CheckAtLeast("max_context", absl::GetFlag(FLAGS_max_context), 0),
+      CheckAtMost("max_context", absl::GetFlag(FLAGS_max_context), kMostContext),
       CheckAtLeast("max_streams_per_connection", absl::GetFlag(FLAGS_max_streams_per_connection), 1),
       CheckPositive("slow_reader_timeout", absl::GetFlag(FLAGS_slow_reader_timeout)),
       CheckPositive("stall_timeout", absl::GetFlag(FLAGS_stall_timeout)),
@@ -242,58 +235,7 @@ absl::Status ReadByteFlags(DaemonOptions* options) {
   return absl::OkStatus();
 }
 
-bool IsOurs(const absl::CommandLineFlag& flag) { return absl::EndsWith(flag.Filename(), "server/flags.cc"); }
-
-// "  --name=DEFAULT" and the help, wrapped at 100 columns.
-void PrintFlag(const absl::CommandLineFlag& flag) {
-  std::cout << "\n  --" << flag.Name() << "=" << flag.DefaultValue() << "\n";
-  std::string line = "     ";
-  for (absl::string_view word : absl::StrSplit(flag.Help(), ' ')) {
-    if (line.size() + 1 + word.size() > 100) {
-      std::cout << line << "\n";
-      line = "     ";
-    }
-    absl::StrAppend(&line, " ", word);
-  }
-  std::cout << line << "\n";
-}
-
-void PrintHelp() {
-  std::cout << kUsage << "\n";
-  std::map<std::string, const absl::CommandLineFlag*> ours;
-  for (const auto& [name, flag] : absl::GetAllFlags()) {
-    if (IsOurs(*flag)) ours[std::string(name)] = flag;
-  }
-  for (const auto& [name, flag] : ours) PrintFlag(*flag);
-}
-
-std::string VersionLine() {
-  return absl::StrCat("sessad ", kVersion, " (commit ", kCommit, ", ", kBuildType, ")\n");
-}
-
 }  // namespace
-
-void ParseFlags(int argc, char** argv) {
-  // Abseil's own --help exits with 1 and lists the flags of every library.
-  for (int i = 1; i < argc; ++i) {
-    const absl::string_view arg = argv[i];
-    if (arg == "--") break;
-    if (arg == "--help" || arg == "-help" || arg == "-h") {
-      PrintHelp();
-      std::exit(0);
-    }
-  }
-  absl::SetProgramUsageMessage("sessad serves a Sessa language model over gRPC; --help lists the flags.");
-  absl::FlagsUsageConfig config;
-  config.version_string = VersionLine;
-  absl::SetFlagsUsageConfig(config);
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
-  if (rest.size() > 1) {
-    std::cerr << "sessad: unexpected argument '" << rest[1]
-              << "': flags look like --name=value, see --help\n";
-    std::exit(1);
-  }
-}
 
 absl::StatusOr<DaemonOptions> ValidateFlags() {
   for (const absl::Status& check : {CheckTexts(), CheckNumbers()}) {
@@ -311,6 +253,7 @@ absl::StatusOr<DaemonOptions> ValidateFlags() {
   options.device = absl::GetFlag(FLAGS_device);
   const int32_t threads = absl::GetFlag(FLAGS_cpu_threads);
   options.cpu_threads = threads > 0 ? threads : UsableCores();
+  options.tokenizer_threads = absl::GetFlag(FLAGS_tokenizer_threads);
   options.state_dtype = absl::GetFlag(FLAGS_state_dtype);
   options.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   options.max_batch_sessions = absl::GetFlag(FLAGS_max_batch_sessions);

@@ -11,15 +11,19 @@
 
 namespace sessa {
 
+// Tokens of a session that can be counted everywhere.
+inline constexpr int64_t kMostContext = int64_t{1} << 30;
+
 // What the flags say, valid and resolved. The flags' own help texts (flags.cc) say what each one does.
 struct DaemonOptions {
   std::string model_dir;       // an existing folder
   std::string listen;          // HOST:PORT or unix:PATH
   std::string metrics_listen;  // HOST:PORT; empty: no operator HTTP
   std::string data_dir;
-  std::string backend;                  // auto, cpu, cuda or reference
-  int32_t device = 0;                   // CUDA ordinal
-  int32_t cpu_threads = 1;              // resolved: at least 1
+  std::string backend;      // auto, cpu, cuda or reference
+  int32_t device = 0;       // CUDA ordinal
+  int32_t cpu_threads = 1;  // resolved: at least 1
+  int32_t tokenizer_threads = 1;
   std::optional<int64_t> state_memory;  // bytes; nothing: what the backend offers
   std::string state_dtype;              // auto, f32 or compact
   int32_t max_batch_tokens = 0;

@@ -31,11 +31,9 @@ Reactor* GenerateStream::Start(const StreamContext& server, grpc::CallbackServer
 }
 
 void GenerateStream::OnStarted(StartedEvent event) {
-  const bool named = !event.session_id.empty();
-  if (named) server_.registry->SetSession(principal_, request_id_, event.session_id);
   server_.metrics->OnRestore(event.restore);
   Push([&](StreamBuffer& buffer) {
-    if (named) context()->AddInitialMetadata("sessa-session-id", event.session_id);
+    context()->AddInitialMetadata("sessa-session-id", event.session_id);
     buffer.Push(event);
   });
 }

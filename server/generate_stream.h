@@ -5,6 +5,7 @@
 #include <string>
 
 #include "scheduler/core.h"
+#include "server/request_parser.h"
 #include "server/stream_buffer.h"
 #include "server/stream_writer.h"
 
@@ -17,6 +18,7 @@ struct StreamContext {
   Metrics* metrics = nullptr;
   const Tokenizer* tokenizer = nullptr;  // may be null
   absl::Duration slow_reader_timeout;
+  const RequestLimits* limits = nullptr;
 };
 
 inline absl::Status RequestIdInUse(const std::string& request_id) {

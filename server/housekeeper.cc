@@ -4,14 +4,17 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/time/clock.h"
 
 namespace sessa {
 namespace {
 
-constexpr size_t kFlood = 64;  // calls at once after which trimming pays
-constexpr absl::Duration kQuiet = absl::Seconds(3);
+constexpr int64_t kFlood = 64 << 20;  // bytes that became free, after which trimming pays
+constexpr int64_t kNoise = 1 << 20;
+constexpr absl::Duration kInterval = absl::Seconds(5);  // looking visits every free chunk
+constexpr absl::Duration kPause = absl::Seconds(30);    // between trims, which visit every page of them
 
 }  // namespace
 
@@ -36,16 +39,19 @@ void Housekeeper::Run() {
   }
 }
 
-void MemoryTrimmer::Tick(absl::Time now, size_t streams) {
-  peak_ = std::max(peak_, streams);
-  // Over when at most a tenth of it is left, for a while.
-  if (peak_ < kFlood || streams > peak_ / 10) {
-    idle_since_ = now;
-    return;
-  }
-  if (now - idle_since_ < kQuiet) return;
-  malloc_trim(0);
-  peak_ = streams;
+MemoryTrimmer::MemoryTrimmer()
+    : MemoryTrimmer({[] { return static_cast<int64_t>(mallinfo2().fordblks); }, [] { malloc_trim(0); }}) {}
+
+void MemoryTrimmer::Tick(absl::Time now) {
+  if (now - looked_ < kInterval) return;
+  looked_ = now;
+  const int64_t before = std::exchange(free_, heap_.free_bytes());
+  least_ = std::min(least_, free_);
+  const bool quiet = free_ <= before + kNoise;  // the flood's memory has become free
+  if (!quiet || free_ - least_ < kFlood || now - trimmed_ < kPause) return;
+  heap_.trim();
+  trimmed_ = now;
+  least_ = free_ = heap_.free_bytes();
 }
 
 }  // namespace sessa

@@ -1,7 +1,7 @@
 // What has to be done now and then: one thread that wakes a few times a second.
 #pragma once
 
-#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <thread>
 #include <utility>
@@ -34,15 +34,26 @@ class Housekeeper {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-// Gives freed memory back to the system once a flood of calls is over: glibc keeps it otherwise. One thread.
+// Gives freed memory back to the system once a flood of calls or connections is over: glibc keeps it
+// otherwise. Looks at what is free in the heap, since much of a flood is never a call of ours. One thread.
 class MemoryTrimmer {
  public:
-  // `streams`: calls open now.
-  void Tick(absl::Time now, size_t streams);
+  // glibc's own, or a test's.
+  struct Heap {
+    std::function<int64_t()> free_bytes;  // given back or not
+    std::function<void()> trim;
+  };
+  MemoryTrimmer();
+  explicit MemoryTrimmer(Heap heap) : heap_(std::move(heap)) {}
+
+  // Called every fraction of a second.
+  void Tick(absl::Time now);
 
  private:
-  size_t peak_ = 0;                                 // of streams since the last trim
-  absl::Time idle_since_ = absl::InfiniteFuture();  // when the flood was last seen
+  const Heap heap_;
+  absl::Time looked_ = absl::InfinitePast(), trimmed_ = absl::InfinitePast();
+  int64_t free_ = 0;   // when it looked last
+  int64_t least_ = 0;  // since the last trim: what is free beyond that was in use in between
 };
 
 }  // namespace sessa

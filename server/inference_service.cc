@@ -14,11 +14,23 @@
 namespace sessa {
 namespace {
 
-constexpr size_t kMaxTokenizeBytes = 1 << 20;  // a second or so of one tokenizer thread
+constexpr size_t kMaxTokenizeBytes = 1 << 20;  // a few seconds of one tokenizer thread
+constexpr int kMaxDetokenizeIds = 1 << 20;     // as many as such a text may give
 
 absl::Status NoTokenizer() {
   return MakeError(absl::StatusCode::kFailedPrecondition,
                    "this model has no tokenizer: it takes and gives token ids", {.reason = "NO_TOKENIZER"});
+}
+
+// Of what is to be tokenised.
+int64_t TextBytes(const ScorePlan& plan) {
+  const auto bytes = [](const Content& content) -> int64_t {
+    const auto* text = std::get_if<std::string>(&content);
+    return text == nullptr ? 0 : static_cast<int64_t>(text->size());
+  };
+  int64_t sum = bytes(plan.prompt);
+  for (const Content& choice : plan.choices) sum += bytes(choice);
+  return sum;
 }
 
 void FillTokens(const std::vector<int32_t>& ids, const Tokenizer* pieces_from,
@@ -33,9 +45,13 @@ void FillTokens(const std::vector<int32_t>& ids, const Tokenizer* pieces_from,
 
 }  // namespace
 
-InferenceService::InferenceService(const StreamContext& context, const RequestLimits& limits,
-                                   const v1::Model& model)
-    : stream_context_(context), limits_(limits), model_(model) {}
+InferenceService::InferenceService(const StreamContext& context, const v1::Model& model,
+                                   ScoreTexts score_texts)
+    : stream_context_(context),
+      limits_(*context.limits),
+      model_(model),
+      token_calls_(context.core, context.slow_reader_timeout),
+      score_texts_(score_texts.calls, score_texts.bytes) {}
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
@@ -63,7 +79,12 @@ grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(grpc::Callb
   }
   plan->principal = CallerOf(*context);
   plan->deadline = DeadlineOf(*context);
-  return ScoreStream::Start(stream_context_, context, *std::move(plan));
+  auto share = score_texts_.Take(TextBytes(*plan));
+  if (!share.ok()) {
+    stream_context_.metrics->OnRefused(share.status().code());
+    return new RefusedStream<v1::ScoreResponse>(share.status());
+  }
+  return ScoreStream::Start(stream_context_, context, *std::move(plan), *std::move(share));
 }
 
 grpc::ServerUnaryReactor* InferenceService::CancelTurn(grpc::CallbackServerContext* context,
@@ -78,9 +99,11 @@ grpc::ServerUnaryReactor* InferenceService::CancelTurn(grpc::CallbackServerConte
     if (!status.ok()) return FinishUnary(context, status);
   }
   const Principal principal = CallerOf(*context);
-  std::string turn = request->turn_request_id();
-  if (turn.empty()) turn = stream_context_.registry->FindBySession(principal, request->session_id());
-  if (!turn.empty()) stream_context_.registry->Cancel(principal, turn);
+  if (request->session_id().empty()) {
+    stream_context_.registry->Cancel(principal, request->turn_request_id());
+  } else {
+    stream_context_.core->CancelOnSession(principal, request->session_id());
+  }
   return FinishUnary(context, absl::OkStatus());
 }
 
@@ -91,30 +114,39 @@ grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext
   if (request->text().size() > kMaxTokenizeBytes) {
     return FinishUnary(context, InvalidField("text", absl::StrCat("at most ", kMaxTokenizeBytes, " bytes")));
   }
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const Tokenizer* pieces = request->with_pieces() ? stream_context_.tokenizer : nullptr;
-  stream_context_.core->Tokenize(request->text(), [=](absl::StatusOr<std::vector<int32_t>> ids) {
-    if (ids.ok()) FillTokens(*ids, pieces, response);
-    FinishUnary(reactor, ids.status());
-  });
-  return reactor;
+  auto work = [tokenizer = stream_context_.tokenizer, text = request->text(),
+               with_pieces = request->with_pieces(), response]() -> absl::StatusOr<TokenCalls::Fill> {
+    auto ids = tokenizer->Encode(text);
+    if (!ids.ok()) return ids.status();
+    return [=, ids = *std::move(ids)] { FillTokens(ids, with_pieces ? tokenizer : nullptr, response); };
+  };
+  return token_calls_.Start(context, static_cast<int64_t>(request->text().size()), std::move(work));
 }
 
 grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* context,
                                                        const v1::DetokenizeRequest* request,
                                                        v1::DetokenizeResponse* response) {
   if (stream_context_.tokenizer == nullptr) return FinishUnary(context, NoTokenizer());
-  const auto ids = absl::MakeConstSpan(request->token_ids().data(), request->token_ids_size());
-  for (const int32_t id : ids) {
+  if (request->token_ids_size() > kMaxDetokenizeIds) {
+    return FinishUnary(context,
+                       InvalidField("token_ids", absl::StrCat("at most ", kMaxDetokenizeIds, " ids")));
+  }
+  for (const int32_t id : request->token_ids()) {
     if (id < 0 || id >= limits_.vocab) {
       return FinishUnary(
           context, InvalidField("token_ids", absl::StrCat("token ids lie in [0, ", limits_.vocab, "), ", id,
                                                           " does not")));
     }
   }
-  const bool skip = !request->has_skip_special_tokens() || request->skip_special_tokens();
-  response->set_text(DecodeTokens(*stream_context_.tokenizer, ids, skip));
-  return FinishUnary(context, absl::OkStatus());
+  auto work = [tokenizer = stream_context_.tokenizer,
+               ids = std::vector<int32_t>(request->token_ids().begin(), request->token_ids().end()),
+               skip = !request->has_skip_special_tokens() || request->skip_special_tokens(),
+               response]() -> absl::StatusOr<TokenCalls::Fill> {
+    return [response, text = DecodeTokens(*tokenizer, ids, skip)]() mutable {
+      response->set_text(std::move(text));
+    };
+  };
+  return token_calls_.Start(context, request->token_ids_size() * int64_t{sizeof(int32_t)}, std::move(work));
 }
 
 grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext* context,

@@ -6,6 +6,8 @@
 
 #include "server/generate_stream.h"
 #include "server/request_parser.h"
+#include "server/text_budget.h"
+#include "server/token_calls.h"
 #include "sessa/v1/inference.grpc.pb.h"
 
 namespace sessa {
@@ -13,8 +15,13 @@ namespace sessa {
 // Thread-safe; no method blocks.
 class InferenceService final : public v1::Inference::CallbackService {
  public:
+  // Score calls whose contents may be with the tokenizer pool at once, and their bytes.
+  struct ScoreTexts {
+    int32_t calls;
+    int64_t bytes;
+  };
   // What `context` points to outlives the service.
-  InferenceService(const StreamContext& context, const RequestLimits& limits, const v1::Model& model);
+  InferenceService(const StreamContext& context, const v1::Model& model, ScoreTexts score_texts);
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const v1::GenerateRequest* request) override;
@@ -33,10 +40,15 @@ class InferenceService final : public v1::Inference::CallbackService {
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
                                      v1::Model* response) override;
 
+  // Ends calls whose clients do not take their answers. Called every fraction of a second.
+  void CheckReaders(absl::Time now) { token_calls_.CheckReaders(now); }
+
  private:
   const StreamContext stream_context_;
-  const RequestLimits limits_;
+  const RequestLimits& limits_;
   const v1::Model model_;
+  TokenCalls token_calls_;
+  TextBudget score_texts_;
 };
 
 }  // namespace sessa

@@ -27,6 +27,9 @@ namespace {
 
 constexpr int kExitStart = 1, kExitCutShort = 2, kExitDevice = 3;  // explained in --help
 constexpr int64_t kComfortableFiles = 4096;
+// Beyond --drain_timeout, which is looked at between two steps: for the step that runs then.
+constexpr absl::Duration kDrainGrace = absl::Seconds(3);
+constexpr absl::Duration kStopTime = absl::Seconds(3);  // for closing what is open
 
 // Waits for the signals that end the daemon. They are blocked in every thread, so only Wait sees them.
 class EndSignals {
@@ -110,9 +113,9 @@ int FailStart(const absl::Status& status) {
   return kExitStart;
 }
 
-// Returns when a signal came or the device failed.
+// Returns when a signal came (true) or the device failed.
 bool ServeUntilSignal(EndSignals* signals, const Telemetry& telemetry) {
-  while (!telemetry.failed) {
+  while (telemetry.failure().ok()) {
     if (const int signal = signals->Wait(absl::Milliseconds(200)); signal != 0) {
       Log(LogLevel::kInfo, "draining", {{"signal", strsignal(signal)}});
       return true;
@@ -121,25 +124,34 @@ bool ServeUntilSignal(EndSignals* signals, const Telemetry& telemetry) {
   return false;
 }
 
-// The exit code.
-int DrainAndStop(std::unique_ptr<Daemon> daemon, EndSignals* signals, absl::Duration timeout) {
+// The exit code so far.
+int Drain(Daemon* daemon, EndSignals* signals, absl::Duration timeout) {
   auto drained = std::make_shared<Latch>();
   daemon->Drain(timeout, [drained] { drained->Set(); });
+  const absl::Time give_up = absl::Now() + timeout + kDrainGrace;
   while (!drained->IsSet()) {
     if (signals->Wait(absl::Milliseconds(20)) != 0) {
       Log(LogLevel::kWarning, "second signal: exiting before the drain is over");
       _exit(kExitCutShort);
     }
-  }
-  // What is left is to close connections; a second signal still ends that.
-  std::thread([signals] {
-    while (signals->Wait(absl::Seconds(3600)) == 0) {
+    if (absl::Now() > give_up) {
+      Log(LogLevel::kWarning, "the step that runs does not end: exiting before the drain is over");
+      return kExitCutShort;
     }
-    _exit(kExitCutShort);
+  }
+  return 0;
+}
+
+// Closes what is open. Ends the process itself, with `code` or at a signal, if that takes too long: a step
+// may hang, and so may whatever a library does.
+void Stop(std::unique_ptr<Daemon> daemon, EndSignals* signals, int code) {
+  std::thread([signals, code] {
+    const int signal = signals->Wait(kStopTime);
+    Log(LogLevel::kWarning, signal != 0 ? "second signal: exiting" : "something does not close: exiting");
+    _exit(signal != 0 && code == 0 ? kExitCutShort : code);
   }).detach();
   daemon.reset();
   Log(LogLevel::kInfo, "stopped");
-  return 0;
 }
 
 int Run() {
@@ -168,14 +180,17 @@ int Run() {
                                                      : absl::StrCat("http://", (*daemon)->metrics_address())},
        {"start_took", absl::FormatDuration(absl::Now() - start)}});
 
-  if (ServeUntilSignal(&signals, telemetry)) {
-    return DrainAndStop(*std::move(daemon), &signals, options->drain_timeout);
+  int code = 0;
+  const bool signalled = ServeUntilSignal(&signals, telemetry);
+  if (signalled) code = Drain(daemon->get(), &signals, options->drain_timeout);
+  if (const absl::Status failure = telemetry.failure(); !failure.ok()) {  // it may fail during the drain, too
+    Log(LogLevel::kError, "the device failed: ending", {{"error", std::string(failure.message())}});
+    // Its turns have ended with errors; give clients and the health service a moment to be heard.
+    if (!signalled) absl::SleepFor(absl::Milliseconds(500));
+    code = kExitDevice;
   }
-  // Its turns have ended with errors; give clients and the health service a moment to be heard.
-  Log(LogLevel::kError, "the device failed: ending");
-  absl::SleepFor(absl::Milliseconds(500));
-  daemon->reset();
-  return kExitDevice;
+  Stop(*std::move(daemon), &signals, code);
+  return code;
 }
 
 }  // namespace

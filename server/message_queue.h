@@ -12,27 +12,34 @@ namespace sessa {
 template <class Message>
 class MessageQueue {
  public:
-  Message* Add() {
-    queue_.push_back(std::make_unique<Message>());
-    return queue_.back().get();
+  void Add(Message message) {
+    const auto bytes = static_cast<int64_t>(message.SpaceUsedLong());
+    queue_.push_back({std::make_unique<Message>(std::move(message)), bytes});
+    bytes_ += bytes;
   }
   bool empty() const { return queue_.empty(); }
   size_t messages() const { return queue_.size(); }
-  int64_t bytes() const {
-    int64_t bytes = 0;
-    for (const auto& message : queue_) bytes += static_cast<int64_t>(message->SpaceUsedLong());
-    return bytes;
-  }
+  int64_t bytes() const { return bytes_; }  // in memory, of what waits
   std::unique_ptr<Message> Pop() {
-    auto message = std::move(queue_.front());
+    Entry entry = std::move(queue_.front());
     queue_.pop_front();
-    return message;
+    bytes_ -= entry.bytes;
+    return std::move(entry.message);
   }
   void Recycle(std::unique_ptr<Message>) {}
-  void Clear() { queue_.clear(); }
+  void Clear() {
+    queue_.clear();
+    bytes_ = 0;
+  }
 
  private:
-  std::deque<std::unique_ptr<Message>> queue_;
+  struct Entry {
+    std::unique_ptr<Message> message;
+    int64_t bytes = 0;
+  };
+
+  std::deque<Entry> queue_;
+  int64_t bytes_ = 0;
 };
 
 }  // namespace sessa

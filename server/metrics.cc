@@ -62,7 +62,7 @@ struct Metrics::Families {
   prometheus::Family<Counter>& requests =
       prometheus::BuildCounter()
           .Name("sessa_requests_total")
-          .Help("Turns that ended, by gRPC code and, where that is OK, finish reason of the last sample.")
+          .Help("Turns that ended, by gRPC code and, where that is OK, finish reason of the first sample.")
           .Register(registry);
   std::array<Counter*, kCodes> failed{};      // by code; [0] unused
   std::array<Counter*, kReasons> finished{};  // by reason, code OK
@@ -79,8 +79,9 @@ struct Metrics::Families {
                                         "From the arrival of a turn to its end.", kLatency);
   Histogram& queue_time = MakeHistogram(registry, "sessa_request_queue_time_seconds",
                                         "From the arrival of a turn to its first step.", kLatency);
-  Histogram& prefill_time = MakeHistogram(registry, "sessa_request_prefill_time_seconds",
-                                          "From the first step of a turn to its first token.", kLatency);
+  Histogram& prefill_time =
+      MakeHistogram(registry, "sessa_request_prefill_time_seconds",
+                    "From the first step of a turn to its first token or, without one, its end.", kLatency);
   Histogram& decode_time = MakeHistogram(registry, "sessa_request_decode_time_seconds",
                                          "From the first token of a turn to its end.", kLatency);
   Histogram& turn_prompt = MakeHistogram(registry, "sessa_request_prompt_tokens",
@@ -159,7 +160,7 @@ struct Metrics::Families {
   prometheus::Family<Gauge>& sessions =
       prometheus::BuildGauge()
           .Name("sessa_sessions")
-          .Help("Sessions, by where their state is; tokens: only their token ids.")
+          .Help("Kept sessions, by where their state is; tokens: only their token ids.")
           .Register(registry);
   Gauge& sessions_device = sessions.Add({{"tier", "device"}});
   Gauge& sessions_tokens = sessions.Add({{"tier", "tokens"}});
@@ -219,14 +220,14 @@ void Metrics::OnTurn(const TurnReport& report) {
     return;
   }
   f.finished[static_cast<int>(report.reason)]->Increment();
+  if (!report.started) return;  // it was cancelled while it waited: no phase took any time
   f.queue_time.Observe(Seconds(report.finished.queue_time));
   f.prefill_time.Observe(Seconds(report.finished.prefill_time));
-  f.decode_time.Observe(Seconds(report.finished.decode_time));
   f.turn_prompt.Observe(report.finished.prompt_tokens);
   f.turn_generated.Observe(report.finished.generated_tokens);
-  if (report.time_to_first_token != absl::InfiniteDuration()) {
-    f.first_token.Observe(Seconds(report.time_to_first_token));
-  }
+  if (report.time_to_first_token == absl::InfiniteDuration()) return;
+  f.decode_time.Observe(Seconds(report.finished.decode_time));
+  f.first_token.Observe(Seconds(report.time_to_first_token));
 }
 
 void Metrics::OnRestore(const Restore& restore) {

@@ -42,7 +42,7 @@ std::string ModelName(const std::string& dir) {
 
 absl::StatusOr<int64_t> MaxContext(const DaemonOptions& options, const ModelConfig& config) {
   if (options.max_context > 0) return options.max_context;
-  if (config.max_positions > 0) return config.max_positions;
+  if (config.max_positions > 0) return std::min<int64_t>(kMostContext, config.max_positions);
   return absl::InvalidArgumentError(
       "--max_context: this model does not say for how many tokens it was made; give it");
 }
@@ -58,7 +58,8 @@ int64_t AutomaticStateBytes(const Ops& ops) {
   return std::min(available, int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 4);
 }
 
-// The least memory that DividePages gives so many pages of, to a mebibyte.
+// The least memory that DividePages gives so many pages of, to a mebibyte. REQUIRES: it gives so many of
+// some.
 int64_t LeastStateBytes(int64_t pages, const StateLayout& layout, int32_t max_batch_sessions) {
   int64_t bytes = pages * layout.page_bytes();
   while (DividePages(bytes, layout, max_batch_sessions).pages < pages) bytes += 1 << 20;
@@ -145,6 +146,7 @@ void SetLimits(const Checkpoint& checkpoint, ServedModel* model) {
   limits.max_context = model->core_options.max_context;
   limits.has_tokenizer = model->tokenizer != nullptr;
   if (model->tokenizer != nullptr) limits.max_token_bytes = model->tokenizer->MostBytesPerToken();
+  limits.bos_token = model->core_options.bos_token;
   limits.eos_token = model->core_options.eos_token;
   limits.defaults = checkpoint.generation_defaults();
 }
@@ -160,6 +162,7 @@ absl::Status SetCoreOptions(const DaemonOptions& options, const Checkpoint& chec
   core->max_batch_sessions = options.max_batch_sessions;
   core->max_waiting = options.max_waiting;
   core->max_sessions = options.max_sessions;
+  core->tokenizer_threads = options.tokenizer_threads;
   core->idle_state_ttl = options.idle_state_ttl;
   core->idle_session_ttl = options.idle_session_ttl;
   return absl::OkStatus();
@@ -179,7 +182,9 @@ absl::StatusOr<Backend> MakeBackend(const DaemonOptions& options, const Checkpoi
 
 PageCounts DividePages(int64_t bytes, const StateLayout& layout, int32_t max_batch_sessions) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 2;
+  static_assert(kMost > kMostContext / kPageTokens);
   const int64_t page = layout.page_bytes(), open = layout.open_page_bytes();
+  bytes = std::min(bytes, kMost * (page + open));  // more gives no more pages, and could overflow below
   // bytes = pages * page + open_pages * open with open_pages = pages / 4 ...
   int64_t pages = std::min(kMost, 4 * bytes / (4 * page + open));
   int64_t open_pages = layout.has_open_pages() ? pages / 4 : 0;

@@ -2,13 +2,17 @@
 
 #include <httplib.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/http_stream.h"
 #include "server/listen_error.h"
 
 namespace sessa {
@@ -22,7 +26,8 @@ constexpr char kIndex[] =
     "<li><a href=\"/healthz\">/healthz</a>: 200 while it serves, else 503 with the reason</li>"
     "<li><a href=\"/version\">/version</a>: what runs</li></ul></body></html>\n";
 constexpr char kPlain[] = "text/plain; charset=utf-8";
-constexpr int kThreads = 4;  // a scrape takes a millisecond; an idle connection holds a thread for a second
+constexpr int kThreads =
+    16;  // a scrape takes a millisecond; a slow connection holds a thread for its whole time
 
 void SetRoutes(httplib::Server& server, OperatorHttp::Pages pages) {
   server.Get("/", [](const httplib::Request&, httplib::Response& response) {
@@ -44,10 +49,37 @@ void SetRoutes(httplib::Server& server, OperatorHttp::Pages pages) {
   });
 }
 
+// Gives every connection one request and a total time.
+class BoundedServer : public httplib::Server {
+ public:
+  explicit BoundedServer(absl::Duration connection_time) : connection_time_(connection_time) {}
+  ~BoundedServer() override { close(stop_fd_); }
+
+  // Ends the connections that are open, and then itself.
+  void Stop() {
+    eventfd_write(stop_fd_, 1);
+    stop();
+  }
+
+ private:
+  bool process_and_close_socket(socket_t socket) override {
+    HttpStream stream(socket, stop_fd_, absl::Now() + connection_time_);
+    bool closed = false;
+    const bool answered = process_request(stream, /*close_connection=*/true, closed, nullptr);
+    shutdown(socket, SHUT_RDWR);
+    close(socket);
+    return answered;
+  }
+
+  const absl::Duration connection_time_;
+  const int stop_fd_ = eventfd(0, EFD_CLOEXEC);
+};
+
 }  // namespace
 
 struct OperatorHttp::Impl {
-  httplib::Server server;
+  explicit Impl(absl::Duration connection_time) : server(connection_time) {}
+  BoundedServer server;
   std::thread thread;
   std::atomic<bool> ended{false};
   int port = 0;
@@ -56,14 +88,12 @@ struct OperatorHttp::Impl {
 OperatorHttp::OperatorHttp(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 absl::StatusOr<std::unique_ptr<OperatorHttp>> OperatorHttp::Start(const std::string& host, int port,
-                                                                  Pages pages) {
-  auto impl = std::make_unique<Impl>();
+                                                                  Pages pages,
+                                                                  absl::Duration connection_time) {
+  auto impl = std::make_unique<Impl>(connection_time);
   httplib::Server& server = impl->server;
   SetRoutes(server, std::move(pages));
   server.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
-  server.set_keep_alive_timeout(1);
-  server.set_read_timeout(5);
-  server.set_write_timeout(5);
   server.set_payload_max_length(4096);  // nothing here takes a body
   // httplib's default is SO_REUSEPORT, with which a second daemon would silently share the port.
   server.set_socket_options([](socket_t socket) {
@@ -90,7 +120,7 @@ absl::StatusOr<std::unique_ptr<OperatorHttp>> OperatorHttp::Start(const std::str
 OperatorHttp::~OperatorHttp() {
   // stop() has no effect on a server that has not begun to run.
   while (!impl_->server.is_running() && !impl_->ended) std::this_thread::yield();
-  impl_->server.stop();
+  impl_->server.Stop();
   impl_->thread.join();
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace sessa {
 
@@ -19,9 +20,11 @@ class OperatorHttp {
     std::string version;                   // one JSON object
   };
 
-  // Binds at once; UNAVAILABLE names the address when it cannot. Port 0 takes a free one.
-  static absl::StatusOr<std::unique_ptr<OperatorHttp>> Start(const std::string& host, int port, Pages pages);
-  ~OperatorHttp();
+  // Binds at once; UNAVAILABLE names the address when it cannot. Port 0 takes a free one. A connection is
+  // closed after `connection_time`, whatever its client does.
+  static absl::StatusOr<std::unique_ptr<OperatorHttp>> Start(
+      const std::string& host, int port, Pages pages, absl::Duration connection_time = absl::Seconds(5));
+  ~OperatorHttp();  // closes what is open; waits for no client
 
   int port() const;
 

@@ -23,8 +23,8 @@ struct RequestLimits {
   // bound.
   int64_t max_token_bytes = 0;
   bool has_tokenizer = false;
-  int32_t eos_token = -1;       // -1: none
-  GenerationDefaults defaults;  // what unset sampling fields mean
+  int32_t bos_token = -1, eos_token = -1;  // -1: none
+  GenerationDefaults defaults;             // what unset sampling fields mean
 };
 
 inline constexpr size_t kMaxRequestIdBytes = 128;

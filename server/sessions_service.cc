@@ -41,15 +41,15 @@ class RefusedImport final : public grpc::ServerReadReactor<v1::ImportSessionRequ
 
 }  // namespace
 
-SessionsService::SessionsService(Core* core, const TurnRegistry* registry, absl::Duration session_ttl)
-    : core_(core), registry_(registry), session_ttl_(session_ttl) {}
+SessionsService::SessionsService(Core* core, absl::Duration session_ttl)
+    : core_(core), session_ttl_(session_ttl) {}
 
-void SessionsService::Fill(const Principal& principal, const SessionInfo& info, v1::Session* out) const {
+void SessionsService::Fill(const SessionInfo& info, v1::Session* out) const {
   out->set_session_id(info.id);
   out->set_position(info.position);
   out->set_cached_tokens(info.cached_tokens);
   out->set_busy(info.busy);
-  if (info.busy) out->set_running_request_id(registry_->FindBySession(principal, info.id));
+  out->set_running_request_id(info.running_request_id);
   *out->mutable_create_time() = ToProto(info.created);
   *out->mutable_last_use_time() = ToProto(info.last_used);
   *out->mutable_expire_time() = ToProto(info.last_used + session_ttl_);
@@ -57,10 +57,9 @@ void SessionsService::Fill(const Principal& principal, const SessionInfo& info, 
 }
 
 std::function<void(absl::StatusOr<SessionInfo>)> SessionsService::Answer(grpc::ServerUnaryReactor* reactor,
-                                                                         Principal principal,
                                                                          v1::Session* response) const {
-  return [this, reactor, principal = std::move(principal), response](absl::StatusOr<SessionInfo> info) {
-    if (info.ok()) Fill(principal, *info, response);
+  return [this, reactor, response](const absl::StatusOr<SessionInfo>& info) {
+    if (info.ok()) Fill(*info, response);
     FinishUnary(reactor, info.status());
   };
 }
@@ -74,8 +73,7 @@ grpc::ServerUnaryReactor* SessionsService::CreateSession(grpc::CallbackServerCon
     return FinishUnary(context, status);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const Principal principal = CallerOf(*context);
-  core_->CreateSession(principal, Answer(reactor, principal, response));
+  core_->CreateSession(CallerOf(*context), Answer(reactor, response));
   return reactor;
 }
 
@@ -84,8 +82,7 @@ grpc::ServerUnaryReactor* SessionsService::GetSession(grpc::CallbackServerContex
                                                       v1::Session* response) {
   if (auto status = RequireSession(request->session_id()); !status.ok()) return FinishUnary(context, status);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const Principal principal = CallerOf(*context);
-  core_->GetSession(principal, request->session_id(), Answer(reactor, principal, response));
+  core_->GetSession(CallerOf(*context), request->session_id(), Answer(reactor, response));
   return reactor;
 }
 
@@ -99,14 +96,15 @@ grpc::ServerUnaryReactor* SessionsService::ListSessions(grpc::CallbackServerCont
   if (!after.ok()) return FinishUnary(context, after.status());
   const int32_t size = request->page_size() == 0 ? kDefaultPage : std::min(request->page_size(), kMaxPage);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const Principal principal = CallerOf(*context);
   // One more than the page holds tells whether there is another page.
-  core_->ListSessions(principal, *after, size + 1, [=, this](const std::vector<SessionInfo>& sessions) {
-    for (size_t i = 0; i < sessions.size() && i < size; ++i)
-      Fill(principal, sessions[i], response->add_sessions());
-    if (sessions.size() > size) response->set_next_page_token(ToPageToken(sessions[size - 1].id));
-    reactor->Finish(grpc::Status::OK);
-  });
+  core_->ListSessions(CallerOf(*context), *after, size + 1,
+                      [=, this](const std::vector<SessionInfo>& sessions) {
+                        for (size_t i = 0; i < sessions.size() && i < size; ++i)
+                          Fill(sessions[i], response->add_sessions());
+                        if (sessions.size() > size)
+                          response->set_next_page_token(ToPageToken(sessions[size - 1].id));
+                        reactor->Finish(grpc::Status::OK);
+                      });
   return reactor;
 }
 

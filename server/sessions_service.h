@@ -6,7 +6,6 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "scheduler/core.h"
-#include "server/turn_registry.h"
 #include "sessa/v1/sessions.grpc.pb.h"
 
 namespace sessa {
@@ -14,8 +13,8 @@ namespace sessa {
 // Thread-safe; no method blocks.
 class SessionsService final : public v1::Sessions::CallbackService {
  public:
-  // Core and registry outlive the service. `session_ttl`: idle time after which the core forgets a session.
-  SessionsService(Core* core, const TurnRegistry* registry, absl::Duration session_ttl);
+  // The core outlives the service. `session_ttl`: idle time after which it forgets a session.
+  SessionsService(Core* core, absl::Duration session_ttl);
 
   grpc::ServerUnaryReactor* CreateSession(grpc::CallbackServerContext* context,
                                           const v1::CreateSessionRequest* request,
@@ -42,13 +41,12 @@ class SessionsService final : public v1::Sessions::CallbackService {
                                                                    v1::Session*) override;
 
  private:
-  void Fill(const Principal& principal, const SessionInfo& info, v1::Session* out) const;
+  void Fill(const SessionInfo& info, v1::Session* out) const;
   // A callback that answers a call whose response is a Session.
   std::function<void(absl::StatusOr<SessionInfo>)> Answer(grpc::ServerUnaryReactor* reactor,
-                                                          Principal principal, v1::Session* response) const;
+                                                          v1::Session* response) const;
 
   Core* const core_;
-  const TurnRegistry* const registry_;
   const absl::Duration session_ttl_;
 };
 

@@ -140,8 +140,9 @@ v1::ServerStatus StatusSource::Latest() const {
 
 std::string StatusSource::NotServingReason(const CoreStatus& status, absl::Duration stall_timeout) {
   if (!status.serving) return status.not_serving_reason.empty() ? "not serving" : status.not_serving_reason;
-  const bool has_work = status.running > 0 || status.waiting > 0;
-  if (has_work && status.step_age > stall_timeout) {
+  // No age is counted while there is nothing to do. What there is to do the snapshot may not know yet: it is
+  // taken at the end of a step.
+  if (status.step_age > stall_timeout) {
     return absl::StrCat("the engine stands still: no step for ", absl::FormatDuration(status.step_age));
   }
   return "";

@@ -15,26 +15,14 @@ std::string TurnRegistry::Key(const Principal& principal, const std::string& id)
 bool TurnRegistry::Add(const Principal& principal, const std::string& request_id,
                        std::shared_ptr<LiveTurn> turn) {
   MutexLock lock(&mutex_);
-  return turns_.try_emplace(Key(principal, request_id), Entry{std::move(turn), ""}).second;
-}
-
-void TurnRegistry::SetSession(const Principal& principal, const std::string& request_id,
-                              const std::string& session_id) {
-  MutexLock lock(&mutex_);
-  const auto found = turns_.find(Key(principal, request_id));
-  if (found == turns_.end()) return;
-  found->second.session_key = Key(principal, session_id);
-  by_session_[found->second.session_key] = request_id;
+  return turns_.try_emplace(Key(principal, request_id), std::move(turn)).second;
 }
 
 std::shared_ptr<LiveTurn> TurnRegistry::Take(const Principal& principal, const std::string& request_id,
                                              const LiveTurn* turn) {
   const auto found = turns_.find(Key(principal, request_id));
-  if (found == turns_.end() || found->second.turn.get() != turn) return nullptr;
-  const auto session = by_session_.find(found->second.session_key);
-  // The next turn of the session may have taken the entry over.
-  if (session != by_session_.end() && session->second == request_id) by_session_.erase(session);
-  std::shared_ptr<LiveTurn> taken = std::move(found->second.turn);
+  if (found == turns_.end() || found->second.get() != turn) return nullptr;
+  std::shared_ptr<LiveTurn> taken = std::move(found->second);
   turns_.erase(found);
   return taken;
 }
@@ -60,15 +48,9 @@ void TurnRegistry::Cancel(const Principal& principal, const std::string& request
     MutexLock lock(&mutex_);
     const auto found = turns_.find(Key(principal, request_id));
     if (found == turns_.end()) return;
-    turn = found->second.turn;
+    turn = found->second;
   }
   turn->CancelByRequest();
-}
-
-std::string TurnRegistry::FindBySession(const Principal& principal, const std::string& session_id) const {
-  MutexLock lock(&mutex_);
-  const auto found = by_session_.find(Key(principal, session_id));
-  return found == by_session_.end() ? "" : found->second;
 }
 
 void TurnRegistry::CheckReaders(absl::Time now) {
@@ -76,15 +58,10 @@ void TurnRegistry::CheckReaders(absl::Time now) {
   {
     MutexLock lock(&mutex_);
     turns.reserve(turns_.size() + closing_.size());
-    for (const auto& [key, entry] : turns_) turns.push_back(entry.turn);
+    for (const auto& [key, turn] : turns_) turns.push_back(turn);
     for (const auto& [key, turn] : closing_) turns.push_back(turn);
   }
   for (const auto& turn : turns) turn->CheckReader(now);
-}
-
-size_t TurnRegistry::size() const {
-  MutexLock lock(&mutex_);
-  return turns_.size() + closing_.size();
 }
 
 }  // namespace sessa

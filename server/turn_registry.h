@@ -26,8 +26,6 @@ class TurnRegistry {
  public:
   // False when a call of this principal with this request_id is open already.
   bool Add(const Principal& principal, const std::string& request_id, std::shared_ptr<LiveTurn> turn);
-  // The turn runs on this session. No effect when the call is over.
-  void SetSession(const Principal& principal, const std::string& request_id, const std::string& session_id);
   // The turn is over: its name is free, while its client may still have to read the end.
   void Release(const Principal& principal, const std::string& request_id, const LiveTurn* turn);
   // The call is closed.
@@ -35,24 +33,17 @@ class TurnRegistry {
 
   // CancelByRequest of that call. No effect when it is not open.
   void Cancel(const Principal& principal, const std::string& request_id);
-  // The request_id of the turn that runs on a session; empty: none.
-  std::string FindBySession(const Principal& principal, const std::string& session_id) const;
   void CheckReaders(absl::Time now);
-  size_t size() const;
 
  private:
-  struct Entry {
-    std::shared_ptr<LiveTurn> turn;
-    std::string session_key;  // empty: not known yet
-  };
   static std::string Key(const Principal& principal, const std::string& id);
-  // Takes a turn out of the two maps; nullptr when it is not there (any more).
+  // Takes a turn out of the map; nullptr when it is not there (any more).
   std::shared_ptr<LiveTurn> Take(const Principal& principal, const std::string& request_id,
                                  const LiveTurn* turn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable Mutex mutex_;
-  std::unordered_map<std::string, Entry> turns_ ABSL_GUARDED_BY(mutex_);  // by principal and request_id
-  std::unordered_map<std::string, std::string> by_session_ ABSL_GUARDED_BY(mutex_);  // to request_id
+  std::unordered_map<std::string, std::shared_ptr<LiveTurn>> turns_
+      ABSL_GUARDED_BY(mutex_);  // by principal and request_id
   std::unordered_map<const LiveTurn*, std::shared_ptr<LiveTurn>> closing_
       ABSL_GUARDED_BY(mutex_);  // released
 };

@@ -109,6 +109,31 @@ TEST(ProcessTest, ADrainEndsEveryStreamAndTheProcess) {
   }
 }
 
+// One step of minutes, the first after a pause: as if the device hung.
+TEST(ProcessTest, AStepThatDoesNotEndIsSeenAndDoesNotKeepTheProcess) {
+  SessadProcess sessad({"--backend=reference", "--max_context=32768", "--max_batch_tokens=32768",
+                        "--state_memory=1G", "--stall_timeout=10ms", "--drain_timeout=0s"});
+  ASSERT_TRUE(sessad.listening()) << sessad.log();
+  Client client(sessad.grpc_address());
+  v1::GenerateRequest request;
+  for (int i = 0; i < 32000; ++i) request.mutable_token_ids()->add_ids(3 + i % 1000);
+  grpc::ClientContext context;
+  const auto reader = client.inference->Generate(&context, request);
+  v1::ServerStatus status;
+  EXPECT_TRUE(Eventually([&] {
+    grpc::ClientContext status_context;
+    EXPECT_TRUE(client.admin->GetStatus(&status_context, v1::GetStatusRequest(), &status).ok());
+    return !status.serving();
+  })) << "the hanging step is not seen";
+  EXPECT_THAT(status.not_serving_reason(), HasSubstr("the engine stands still"));
+  sessad.Signal(SIGTERM);
+  EXPECT_EQ(sessad.Wait(absl::Seconds(30)), 2) << sessad.log();
+  v1::GenerateResponse message;
+  while (reader->Read(&message)) {
+  }
+  EXPECT_FALSE(reader->Finish().ok());
+}
+
 TEST(ProcessTest, ADrainByRpcWaitsForTheSignal) {
   SessadProcess sessad({"--state_memory=256M"});
   ASSERT_TRUE(sessad.listening()) << sessad.log();

@@ -29,7 +29,7 @@ constexpr bool kMeasureMemory = true;
 #endif
 
 struct Counts {
-  std::atomic<int64_t> calls{0}, finished{0}, cancelled{0}, slow{0}, wrong{0};
+  std::atomic<int64_t> calls{0}, finished{0}, cancelled{0}, slow{0}, busy{0}, wrong{0};
 };
 
 class User {
@@ -88,26 +88,40 @@ class User {
       }
     }
     result.status = reader->Finish();
-    Judge(result, cancels);
+    Judge(result, stalls, cancels);
+    cancelled_before_ = cancels;
     if (request.keep_session()) session_ = result.session_id;
     if (session_.empty()) return;
     session_tokens_ += request.token_ids().ids_size() + request.sampling().max_tokens();
     if (Chance(0.3) || session_tokens_ > kMaxSession) Forget();
   }
 
-  void Judge(const Generated& result, bool cancels) {
+  void Judge(const Generated& result, bool stalls, bool cancels) {
     const bool ok = result.status.ok();
     if (ok && result.finished == 1) {
       ++counts_->finished;
     } else if (cancels && result.finished <= 1 && result.status.error_code() == grpc::StatusCode::CANCELLED) {
       ++counts_->cancelled;
-    } else if (result.finished == 0 && result.status.error_code() == grpc::StatusCode::ABORTED) {
+    } else if (stalls && (Aborted(result, "SLOW_READER") || TornDown(result))) {
       ++counts_->slow;
+    } else if (cancelled_before_ && Aborted(result, "SESSION_BUSY")) {
+      ++counts_->busy;  // with the turn that was cancelled: the client does not wait for its end
     } else {
       ++counts_->wrong;
       ADD_FAILURE() << result.status.error_code() << " " << result.status.error_message() << ", finished "
                     << result.finished << " times";
     }
+  }
+
+  static bool Aborted(const Generated& result, const std::string& reason) {
+    return result.finished == 0 && result.status.error_code() == grpc::StatusCode::ABORTED &&
+           Details(result.status).info.reason() == reason;
+  }
+
+  // A stream whose end was not read in time either: its details are lost.
+  static bool TornDown(const Generated& result) {
+    return result.finished == 0 && result.status.error_code() == grpc::StatusCode::ABORTED &&
+           result.status.error_details().empty();
   }
 
   void Forget() {
@@ -127,6 +141,7 @@ class User {
   Counts* const counts_;
   std::string session_;     // kept, if any
   int session_tokens_ = 0;  // it has at most so many: a turn that was cancelled does not tell
+  bool cancelled_before_ = false;
 };
 
 v1::ServerStatus Status(Client* client) {
@@ -177,11 +192,12 @@ TEST(SoakTest, EveryRequestHasOneEndAndNothingIsLost) {
   for (std::thread& user : users) user.join();
 
   std::printf(
-      "%ld calls: %ld finished, %ld cancelled, %ld slow readers; RSS %ld MiB at a third, %ld MiB at the "
+      "%ld calls: %ld finished, %ld cancelled, %ld slow readers, %ld busy; RSS %ld MiB at a third, %ld MiB "
+      "at the "
       "end\n",
       counts.calls.load(), counts.finished.load(), counts.cancelled.load(), counts.slow.load(),
-      resident_early >> 20, resident_late >> 20);
-  EXPECT_EQ(counts.finished + counts.cancelled + counts.slow + counts.wrong, counts.calls);
+      counts.busy.load(), resident_early >> 20, resident_late >> 20);
+  EXPECT_EQ(counts.finished + counts.cancelled + counts.slow + counts.busy + counts.wrong, counts.calls);
   EXPECT_GT(counts.finished, 0);
   EXPECT_GT(counts.cancelled, 0);
   if (kMeasureMemory) {

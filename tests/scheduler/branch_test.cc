@@ -155,6 +155,21 @@ TEST_P(BranchTest, TakesThemAlsoWhenItHadToWait) {
   EXPECT_EQ(record.finished->position, 4 * kPageTokens);
 }
 
+TEST_P(BranchTest, ReadsTheExpectedLengthOnly) {
+  ToyCore toy(Config());
+  const std::string id = Tell(toy);
+  for (const int32_t expected : {kLength, kLength - 1}) {
+    auto request = Read(id, 1);
+    request->expected_position = expected;
+    const TurnRecord read = toy.Run(std::move(request));
+    EXPECT_EQ(read.finished.has_value(), expected == kLength);
+    EXPECT_EQ(read.error ? GetErrorDetail(*read.error).reason : "",
+              expected == kLength ? "" : "POSITION_MISMATCH");
+  }
+  Delete(toy, id);
+  ExpectAllFree(toy);
+}
+
 TEST_P(BranchTest, ABusySessionIsNotRead) {
   ToyCore toy(Config());
   const std::string id = Tell(toy);

@@ -270,6 +270,10 @@ void SimulatedClients::VerifyError(const ClientTurn& turn, const TurnRecord& rec
     case absl::StatusCode::kAborted:
       expected = !record.started && (reason == "SESSION_BUSY" || reason == "POSITION_MISMATCH");
       break;
+    case absl::StatusCode::kDeadlineExceeded:
+      ++result_.expired;
+      expected = !record.started && turn.request->deadline <= toy_.clock().Now();
+      break;
     case absl::StatusCode::kFailedPrecondition:
       expected = !record.started && reason == "STATE_MEMORY_TOO_SMALL";
       break;

@@ -185,6 +185,36 @@ TEST(StatusTest, HooksTellOfStepsTurnsAndTokens) {
   toy.Settle();
   EXPECT_EQ(frees, std::vector<absl::Duration>{absl::Milliseconds(3)});
   EXPECT_EQ(turns[1].reason, FinishReason::kCancelled);
+
+  auto late = Decoder(2, 1, Sink());
+  late->deadline = toy.clock().Now();
+  toy.Run(std::move(late));
+  EXPECT_EQ(turns[2].code, absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(turns[0].started);
+  EXPECT_TRUE(turns[1].started);
+  EXPECT_FALSE(turns[2].started);
+}
+
+TEST(StatusTest, CountsTheKeptSessions) {
+  ToyConfig config;
+  config.max_batch_sessions = 2;
+  ToyCore toy(config);
+  const auto status = [&toy] { return toy.core().Status(); };
+  auto tell = Request("tell", {kBos, 5, 6}, 0, Sink());
+  tell->keep_session = true;
+  const std::string id = toy.Run(std::move(tell)).started->session_id;
+  toy.core().CreateSession({}, [](const absl::StatusOr<SessionInfo>&) {});
+  for (int32_t i = 0; i < 2; ++i) ASSERT_TRUE(toy.core().Submit(Decoder(i, 100, Sink())).ok());
+  toy.engine().RunOnce();
+  ASSERT_EQ(status().running, 2);
+  EXPECT_EQ(status().sessions, 2);
+  EXPECT_EQ(status().sessions_with_state, 1) << "those that end with their turns are not counted";
+  auto next = Request("next", {5}, 1, Sink());
+  next->session_id = id;
+  ASSERT_TRUE(toy.core().Submit(std::move(next)).ok());
+  toy.engine().RunOnce();
+  ASSERT_EQ(status().waiting, 1);
+  EXPECT_EQ(status().sessions_with_state, 1) << "a turn waits on it: its state is there as before";
 }
 
 TEST(FairnessTest, ALowPriorityIsNotStarvedByAStreamOfHigherOnes) {

@@ -53,7 +53,7 @@ ToyCore::ToyCore(const ToyConfig& config) : config_(config) {
   CoreSeams seams;
   seams.tokenizer_pool = &pool_;
   seams.make_session_id = [next = 0]() mutable { return absl::StrFormat("%032x", ++next); };
-  core_ = std::make_unique<CoreImpl>(options, std::move(ops), tokenizer_, config.hooks, &clock_,
+  core_ = std::make_unique<CoreImpl>(options, std::move(ops), config.tokenizer, config.hooks, &clock_,
                                      std::move(seams));
 }
 

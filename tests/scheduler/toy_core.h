@@ -66,6 +66,7 @@ struct ToyConfig {
   absl::Duration priority_aging = absl::Seconds(10);
   absl::Duration idle_state_ttl = absl::Minutes(10), idle_session_ttl = absl::Hours(24);
   int32_t bos = kBos, eos = kEos;
+  std::shared_ptr<const ToyTokenizer> tokenizer = std::make_shared<ToyTokenizer>();
   CoreHooks hooks;
 };
 
@@ -85,7 +86,7 @@ class ToyCore {
   Control& control() { return *control_; }
   const ToyConfig& config() const { return config_; }
 
-  Tokenizer& tokenizer() { return *tokenizer_; }
+  const Tokenizer& tokenizer() { return *config_.tokenizer; }
 
   // Runs everything until nothing moves.
   void Settle();
@@ -102,7 +103,6 @@ class ToyCore {
   const std::shared_ptr<Control> control_ = std::make_shared<Control>();
   ManualClock clock_;
   ManualExecutor pool_;
-  const std::shared_ptr<ToyTokenizer> tokenizer_ = std::make_shared<ToyTokenizer>();
   std::unique_ptr<CoreImpl> core_;
 };
 

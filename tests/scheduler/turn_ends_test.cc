@@ -194,9 +194,13 @@ class EveryPointTest : public testing::TestWithParam<Point> {
                                               static_cast<int64_t>(record.samples[0].tokens.size())
                                         : 10;
     EXPECT_EQ(record.finished->position, told);
+    ExpectUsable(told);
+  }
+  // The turn has left nothing behind but these tokens.
+  void ExpectUsable(int64_t tokens) {
     toy_.core().Cancel({}, "other");
     toy_.Settle();  // with what the tokenizer pool still had
-    EXPECT_EQ(toy_.GetSession(session_)->position, told);
+    EXPECT_EQ(toy_.GetSession(session_)->position, tokens);
     EXPECT_FALSE(toy_.GetSession(session_)->busy);
     auto next = Request("next", {5}, 1, Sink());
     next->session_id = session_;
@@ -223,11 +227,30 @@ TEST_P(EveryPointTest, Deadline) {
   Bring();
   const int64_t steps = toy_.control().steps;
   toy_.clock().Advance(absl::Seconds(5));
-  ExpectEnd(FinishReason::kDeadline);
-  if (GetParam() < Point::kPrefilling && GetParam() != Point::kWaiting) {
+  if (GetParam() >= Point::kPrefilling) return ExpectEnd(FinishReason::kDeadline);
+  Rounds(1);
+  ExpectError(sink_->record(), absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
+              "before the turn began");
+  EXPECT_FALSE(sink_->record().samples[0].finished);
+  ExpectUsable(10);
+  if (GetParam() == Point::kTokenizing) {
     EXPECT_EQ(toy_.control().steps, steps + 1)
         << "nothing is prefilled for it; one step of the turn after it";
   }
+}
+
+TEST_P(EveryPointTest, CancelOnItsSession) {
+  Bring();
+  std::string running;
+  toy_.core().GetSession(
+      {}, session_, [&running](absl::StatusOr<SessionInfo> info) { running = info->running_request_id; });
+  toy_.core().CancelOnSession({"somebody else"}, session_);
+  Rounds(1);
+  EXPECT_EQ(running, "turn");
+  EXPECT_FALSE(sink_->over());
+  toy_.core().CancelOnSession({}, session_);
+  ExpectEnd(FinishReason::kCancelled);
+  EXPECT_EQ(toy_.GetSession(session_)->running_request_id, "");
 }
 
 TEST_P(EveryPointTest, Drain) {
@@ -242,6 +265,7 @@ TEST_P(EveryPointTest, Drain) {
   Rounds(1);
   ASSERT_TRUE(sink_->over());
   EXPECT_EQ(sink_->record().samples[0].finished->reason, FinishReason::kDrained);
+  Rounds(2);
   EXPECT_TRUE(drained);
 }
 

@@ -65,6 +65,10 @@ class FakeCore : public Core {
     MutexLock lock(&mutex_);
     return cancels_;
   }
+  int text_works() {
+    MutexLock lock(&mutex_);
+    return text_works_;
+  }
   size_t live_turns() {
     MutexLock lock(&mutex_);
     return turns_.size();
@@ -99,7 +103,7 @@ class FakeCore : public Core {
     {
       MutexLock lock(&mutex_);
       if (!refusal_.ok()) return refusal_;
-      turns_[turn->request_id] = {turn, false};
+      turns_[turn->request_id] = {turn, turn->paused};
       last_turn_ = turn;
       script = script_;
     }
@@ -117,6 +121,16 @@ class FakeCore : public Core {
       ++cancels_;
     }
     Post([this, id, error] { error.ok() ? Finish(id, FinishReason::kCancelled) : Fail(id, error); });
+  }
+  void CancelOnSession(const Principal& principal, const std::string& session_id) override {
+    std::string id;
+    {
+      MutexLock lock(&mutex_);
+      for (const auto& [name, turn] : turns_) {
+        if (StartedFor(*turn.request).session_id == session_id) id = name;
+      }
+    }
+    Cancel(principal, id, absl::OkStatus());
   }
   void SetPaused(const Principal&, const std::string& id, bool paused) override {
     MutexLock lock(&mutex_);
@@ -153,8 +167,12 @@ class FakeCore : public Core {
     }
     done(found);
   }
-  void Tokenize(std::string text, std::function<void(absl::StatusOr<std::vector<int32_t>>)> done) override {
-    Post([text, done] { done(std::vector<int32_t>(text.begin(), text.end())); });
+  void PostTextWork(TextUse, int64_t, Task work) override {
+    {
+      MutexLock lock(&mutex_);
+      ++text_works_;
+    }
+    Post([work = std::make_shared<Task>(std::move(work))] { (*work)(); });
   }
   void Drain(absl::Time, std::function<void()> done) override {
     {
@@ -162,7 +180,7 @@ class FakeCore : public Core {
       refusal_ = MakeError(absl::StatusCode::kUnavailable, "draining",
                            {.reason = "DRAINING", .retry_after = absl::Seconds(1)});
       status_.serving = false;
-      status_.not_serving_reason = "draining";
+      status_.not_serving_reason = "DRAINING";
     }
     Post(std::move(done));
   }
@@ -228,6 +246,7 @@ class FakeCore : public Core {
   std::shared_ptr<const TurnRequest> last_turn_ ABSL_GUARDED_BY(mutex_);
   int pauses_ ABSL_GUARDED_BY(mutex_) = 0;
   int cancels_ ABSL_GUARDED_BY(mutex_) = 0;
+  int text_works_ ABSL_GUARDED_BY(mutex_) = 0;
   std::thread emitter_;
 };
 

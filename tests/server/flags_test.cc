@@ -62,13 +62,15 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"max_batch_tokens", "0", "at least 1"},
         Case{"max_batch_tokens", "100", "at least --max_batch_sessions"},
         Case{"max_batch_sessions", "0", "at least 1"}, Case{"max_waiting", "0", "at least 1"},
-        Case{"max_context", "-1", "at least 0"}, Case{"durability", "maybe", "none, process or power"},
-        Case{"durability", "process", "session store"}, Case{"durability", "power", "session store"},
-        Case{"drain_timeout", "-1s", "negative"}, Case{"slow_reader_timeout", "0", "longer than 0"},
-        Case{"stall_timeout", "0", "longer than 0"}, Case{"idle_state_ttl", "0", "longer than 0"},
-        Case{"idle_session_ttl", "-1h", "longer than 0"}, Case{"max_request_bytes", "1", "between 1K"},
-        Case{"max_request_bytes", "2G", "between 1K"}, Case{"max_sessions", "0", "at least 1"},
-        Case{"max_streams_per_connection", "0", "at least 1"}, Case{"log_format", "xml", "text or json"}));
+        Case{"max_context", "-1", "at least 0"}, Case{"max_context", "1073741825", "at most 1073741824"},
+        Case{"max_context", "9223372036854775807", "at most"}, Case{"tokenizer_threads", "0", "at least 1"},
+        Case{"durability", "maybe", "none, process or power"}, Case{"durability", "process", "session store"},
+        Case{"durability", "power", "session store"}, Case{"drain_timeout", "-1s", "negative"},
+        Case{"slow_reader_timeout", "0", "longer than 0"}, Case{"stall_timeout", "0", "longer than 0"},
+        Case{"idle_state_ttl", "0", "longer than 0"}, Case{"idle_session_ttl", "-1h", "longer than 0"},
+        Case{"max_request_bytes", "1", "between 1K"}, Case{"max_request_bytes", "2G", "between 1K"},
+        Case{"max_sessions", "0", "at least 1"}, Case{"max_streams_per_connection", "0", "at least 1"},
+        Case{"log_format", "xml", "text or json"}));
 
 TEST(FlagsTest, EveryFlagSaysWhatItDoes) {
   for (const auto& [name, flag] : absl::GetAllFlags()) {

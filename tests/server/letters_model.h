@@ -1,6 +1,7 @@
 // A model whose tokens are the ASCII characters, for a daemon over a fake core.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@ class LettersTokenizer : public Tokenizer {
  public:
   int32_t vocab_size() const override { return 128; }
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const override {
+    ++encoded;
     return std::vector<int32_t>(text.begin(), text.end());
   }
   absl::string_view TokenBytes(int32_t id) const override {
@@ -22,6 +24,8 @@ class LettersTokenizer : public Tokenizer {
   }
   absl::string_view TokenName(int32_t id) const override { return id == 0 ? "<s>" : TokenBytes(id); }
   bool IsSpecial(int32_t id) const override { return id == 0; }
+
+  mutable std::atomic<int> encoded{0};  // texts
 
  private:
   mutable char bytes_[128] = {};

@@ -1,5 +1,6 @@
 // What operators use: status, health, drain, HTTP pages and metrics.
 #include <httplib.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <set>
@@ -89,8 +90,7 @@ TEST_F(OperationsTest, HealthFollowsTheAgeOfTheLastStep) {
   EXPECT_EQ(Get("/healthz")->status, 200);
 
   CoreStatus stuck;
-  stuck.serving = true;
-  stuck.running = 1;
+  stuck.serving = true;  // and no turn is counted: this is the first step after a pause
   stuck.step_age = absl::Seconds(21);
   core_->set_status(stuck);
   // The names turn one after the other, this one last.
@@ -103,10 +103,10 @@ TEST_F(OperationsTest, HealthFollowsTheAgeOfTheLastStep) {
   ASSERT_TRUE(Call(client_->admin.get(), &v1::Admin::Stub::GetStatus, v1::GetStatusRequest(), &status).ok());
   EXPECT_FALSE(status.serving());
 
-  stuck.running = 0;  // old, but there is nothing to do
+  stuck.step_age = absl::ZeroDuration();
   core_->set_status(stuck);
   EXPECT_TRUE(Eventually([&] { return Health("") == HealthCheckResponse::SERVING; }));
-  telemetry_.back().failed = true;
+  telemetry_.back().Hooks().on_fatal(absl::InternalError("a device fault"));
   EXPECT_TRUE(Eventually([&] { return Health("") == HealthCheckResponse::NOT_SERVING; }));
 }
 
@@ -124,7 +124,7 @@ TEST_F(OperationsTest, DrainRefusesNewTurnsAndTurnsHealthOff) {
   ExpectError(status, grpc::StatusCode::UNAVAILABLE, "DRAINING");
   EXPECT_TRUE(Details(status).has_retry);
   EXPECT_TRUE(Eventually([&] { return Health("") == grpc::health::v1::HealthCheckResponse::NOT_SERVING; }));
-  EXPECT_EQ(Get("/healthz")->body, "draining\n");
+  EXPECT_EQ(Get("/healthz")->body, "DRAINING\n");
 }
 
 TEST_F(OperationsTest, ABusyPortIsAnErrorThatNamesTheFlag) {
@@ -194,6 +194,67 @@ TEST_F(OperationsTest, CountsRestoresByWhatTheyCost) {
   count("restored", "device", 1);
   count("partly_recomputed", "device", 1);
   count("recomputed", "tokens", 2);
+}
+
+TEST_F(OperationsTest, CountsThePhasesThatATurnHad) {
+  const auto counts = [&](int queue, int prefill, int decode) {
+    const std::string body = Get("/metrics")->body;
+    const std::pair<const char*, int> families[] = {{"sessa_request_queue_time_seconds", queue},
+                                                    {"sessa_request_prefill_time_seconds", prefill},
+                                                    {"sessa_request_prompt_tokens", prefill},
+                                                    {"sessa_request_decode_time_seconds", decode},
+                                                    {"sessa_time_to_first_token_seconds", decode}};
+    for (const auto& [family, count] : families) {
+      const std::string line = absl::StrCat("\n", family, "_count ", count, "\n");
+      EXPECT_NE(body.find(line), std::string::npos) << line;
+    }
+  };
+  TurnReport report;
+  report.reason = FinishReason::kCancelled;
+  telemetry_.back().metrics.OnTurn(report);
+  counts(0, 0, 0);
+  report.started = true;  // a prompt that is only appended
+  report.reason = FinishReason::kLength;
+  telemetry_.back().metrics.OnTurn(report);
+  counts(1, 1, 0);
+  report.time_to_first_token = absl::Milliseconds(5);
+  telemetry_.back().metrics.OnTurn(report);
+  counts(2, 2, 1);
+}
+
+TEST_F(OperationsTest, RefusesCompressedMessagesByName) {
+  for (const auto algorithm : {GRPC_COMPRESS_GZIP, GRPC_COMPRESS_DEFLATE}) {
+    grpc::ClientContext context;
+    context.set_compression_algorithm(algorithm);
+    v1::TokenizeRequest request;
+    request.set_text(std::string(1000, 'a'));  // short ones are not compressed
+    v1::TokenizeResponse response;
+    const grpc::Status status = client_->inference->Tokenize(&context, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_NE(status.error_message().find(algorithm == GRPC_COMPRESS_GZIP ? "gzip" : "deflate"),
+              std::string::npos)
+        << status.error_message();
+  }
+}
+
+TEST_F(OperationsTest, APathThatIsListenedOnIsNotTakenOver) {
+  DaemonOptions options = TestOptions();
+  options.metrics_listen = "";
+  const std::string path = absl::StrCat(testing::TempDir(), "/sessad-", getpid(), ".sock");
+  for (const char* prefix : {"unix:", "unix://"}) {
+    options.listen = prefix + path;
+    ServedModel model = LettersModel(std::make_unique<FakeCore>());
+    auto first = Daemon::Start(options, std::move(model), &telemetry_.emplace_back());
+    ASSERT_TRUE(first.ok()) << first.status();
+    model = LettersModel(std::make_unique<FakeCore>());
+    const auto second = Daemon::Start(options, std::move(model), &telemetry_.emplace_back());
+    EXPECT_EQ(second.status().message(),
+              absl::StrCat("--listen: cannot listen on ", options.listen, ": Address already in use"));
+    v1::Model described;
+    EXPECT_TRUE(Call(Client(options.listen).inference.get(), &v1::Inference::Stub::GetModel,
+                     v1::GetModelRequest(), &described)
+                    .ok());
+  }
 }
 
 TEST_F(OperationsTest, HostileNamesMakeNoSeries) {

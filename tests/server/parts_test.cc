@@ -2,17 +2,21 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "absl/time/clock.h"
 #include "google/rpc/status.pb.h"
 #include "nlohmann/json.hpp"
 #include "runtime/base/errors.h"
 #include "server/error_details.h"
+#include "server/housekeeper.h"
 #include "server/log.h"
 #include "server/message_queue.h"
 #include "server/model_loader.h"
 #include "server/process_stats.h"
 #include "server/response_builder.h"
 #include "server/status_source.h"
+#include "server/telemetry.h"
 #include "server/turn_registry.h"
 #include "sessa/v1/inference.pb.h"
 
@@ -92,6 +96,14 @@ TEST(DividePagesTest, StaysWithinTheMemory) {
   }
 }
 
+TEST(DividePagesTest, NoNumberIsTooLarge) {
+  for (const StateDtype dtype : {StateDtype::kF32, StateDtype::kCompact}) {
+    const PageCounts counts = DividePages(std::numeric_limits<int64_t>::max(), Layout(dtype), 256);
+    EXPECT_GE(counts.pages, 1 << 29);
+    EXPECT_GE(counts.open_pages, 0);
+  }
+}
+
 TEST(DividePagesTest, ALargeMemoryHasAnOpenPageForEveryFourth) {
   const PageCounts counts = DividePages(int64_t{8} << 30, Layout(StateDtype::kCompact), 256);
   EXPECT_NEAR(counts.open_pages, counts.pages / 4, 1);
@@ -111,45 +123,44 @@ TEST(TurnRegistryTest, KeepsTurnsApart) {
   EXPECT_TRUE(registry.Add(alice, "id", one));
   EXPECT_FALSE(registry.Add(alice, "id", two)) << "in use";
   EXPECT_TRUE(registry.Add(bob, "id", two)) << "another principal's";
-  registry.SetSession(alice, "id", "session");
-  EXPECT_EQ(registry.FindBySession(alice, "session"), "id");
-  EXPECT_EQ(registry.FindBySession(bob, "session"), "");
   registry.Cancel(alice, "id");
   registry.CheckReaders(absl::Now());
   EXPECT_EQ(one->cancels, 1);
   EXPECT_EQ(two->cancels, 0);
-  EXPECT_EQ(one->checks + two->checks, 2);
+  EXPECT_EQ(one->checks, 1);
+  EXPECT_EQ(two->checks, 1);
   registry.Release(alice, "id", one.get());
-  EXPECT_EQ(registry.size(), 2) << "still looked after";
+  registry.CheckReaders(absl::Now());
+  EXPECT_EQ(one->checks, 2) << "still looked after";
   const auto three = std::make_shared<CountingTurn>();
   EXPECT_TRUE(registry.Add(alice, "id", three)) << "the name is free";
   registry.Remove(alice, "id", one.get());
-  EXPECT_EQ(registry.size(), 2) << "the other one of that name stays";
+  registry.CheckReaders(absl::Now());
+  EXPECT_EQ(one->checks, 2) << "gone";
+  EXPECT_EQ(three->checks, 1) << "the other one of that name stays";
   registry.Remove(alice, "id", three.get());
-  EXPECT_EQ(registry.FindBySession(alice, "session"), "");
-  EXPECT_EQ(registry.size(), 1);
-}
-
-TEST(TurnRegistryTest, ASessionPassesToItsNextTurn) {
-  TurnRegistry registry;
-  const Principal alice{"alice"};
-  const auto first = std::make_shared<CountingTurn>();
-  registry.Add(alice, "first", first);
-  registry.SetSession(alice, "first", "session");
-  registry.Add(alice, "second", std::make_shared<CountingTurn>());
-  registry.SetSession(alice, "second", "session");
-  registry.Remove(alice, "first", first.get());  // its call closes late
-  EXPECT_EQ(registry.FindBySession(alice, "session"), "second");
+  registry.CheckReaders(absl::Now());
+  EXPECT_EQ(three->checks, 1);
+  EXPECT_EQ(two->checks, 4);
 }
 
 TEST(StatusTest, NotServingHasAReason) {
   CoreStatus status;
   EXPECT_EQ(StatusSource::NotServingReason(status, absl::Seconds(1)), "not serving");
   status.serving = true;
+  status.step_age = absl::Seconds(1);
+  EXPECT_EQ(StatusSource::NotServingReason(status, absl::Seconds(1)), "");
+  // The engine may hang in its first step after having had nothing to do: no turn is counted then.
   status.step_age = absl::Hours(1);
-  EXPECT_EQ(StatusSource::NotServingReason(status, absl::Seconds(1)), "") << "nothing to do";
-  status.waiting = 1;
   EXPECT_THAT(StatusSource::NotServingReason(status, absl::Seconds(1)), HasSubstr("no step for 1h"));
+}
+
+TEST(TelemetryTest, KeepsWhyTheDeviceFailed) {
+  Telemetry telemetry;
+  const CoreHooks hooks = telemetry.Hooks();
+  EXPECT_TRUE(telemetry.failure().ok());
+  hooks.on_fatal(absl::InternalError("an illegal memory access was encountered"));
+  EXPECT_EQ(telemetry.failure().message(), "an illegal memory access was encountered");
 }
 
 TEST(ResponseBuilderTest, ConvertsTimes) {
@@ -162,13 +173,23 @@ TEST(ResponseBuilderTest, ConvertsTimes) {
 
 TEST(MessageQueueTest, IsAQueue) {
   MessageQueue<v1::ScoreResponse> queue;
-  queue.Add()->mutable_score()->set_choice(1);
-  queue.Add()->mutable_score()->set_choice(2);
-  EXPECT_GT(queue.bytes(), 0);
+  v1::ScoreResponse small, large;
+  small.mutable_score()->set_choice(1);
+  for (int i = 0; i < 100; ++i) large.mutable_tokens()->add_tokens()->mutable_token()->set_token_id(i);
+  queue.Add(small);
+  const int64_t bytes = queue.bytes();
+  EXPECT_GT(bytes, 0);
+  queue.Add(large);
+  EXPECT_GT(queue.bytes(), 10 * bytes);
   EXPECT_EQ(queue.Pop()->score().choice(), 1);
   EXPECT_EQ(queue.messages(), 1);
+  EXPECT_GT(queue.bytes(), 9 * bytes);
+  queue.Add(small);
+  EXPECT_EQ(queue.Pop()->tokens().tokens_size(), 100);
+  EXPECT_EQ(queue.bytes(), bytes);
   queue.Clear();
   EXPECT_TRUE(queue.empty());
+  EXPECT_EQ(queue.bytes(), 0);
 }
 
 TEST(ProcessStatsTest, ReadsThisProcess) {
@@ -178,6 +199,48 @@ TEST(ProcessStatsTest, ReadsThisProcess) {
   EXPECT_GE(stats.threads, 1);
   EXPECT_GT(stats.cpu_time, absl::ZeroDuration());
   EXPECT_LE(ProcessStartTime(), absl::Now());
+}
+
+class TrimmerTest : public testing::Test {
+ protected:
+  // So many mebibytes are free for a time.
+  void Free(int64_t mebibytes, int64_t seconds) {
+    free_ = mebibytes << 20;
+    for (int64_t i = 0; i < 10 * seconds; ++i) trimmer_.Tick(now_ += absl::Milliseconds(100));
+  }
+
+  int64_t free_ = 0;
+  int trims_ = 0;
+  MemoryTrimmer trimmer_{{[this] { return free_; }, [this] { ++trims_; }}};
+  absl::Time now_ = absl::FromUnixSeconds(1'700'000'000);
+};
+
+TEST_F(TrimmerTest, TrimsWhatBecameFree) {
+  Free(20, 60);
+  for (int64_t mebibytes = 100; mebibytes <= 4000; mebibytes += 100) Free(mebibytes, 1);
+  EXPECT_EQ(trims_, 0) << "more becomes free";
+  Free(4000, 10);
+  EXPECT_EQ(trims_, 1);
+  Free(4000, 300);
+  EXPECT_EQ(trims_, 1) << "that is free and given back";
+  Free(3000, 10);
+  Free(4000, 20);
+  EXPECT_EQ(trims_, 2) << "a part was in use again";
+}
+
+TEST_F(TrimmerTest, LeavesALittleAlone) {
+  Free(20, 60);
+  Free(60, 60);
+  EXPECT_EQ(trims_, 0);
+}
+
+TEST_F(TrimmerTest, DoesNotTrimAllTheTime) {
+  for (int i = 0; i < 6; ++i) {  // what was given back is needed again at once
+    Free(0, 10);
+    Free(400, 10);
+  }
+  EXPECT_GE(trims_, 1);
+  EXPECT_LE(trims_, 4);
 }
 
 }  // namespace

@@ -133,6 +133,20 @@ TEST_F(ScoreTest, ScoresAfterASessionAsAfterItsText) {
               "SESSION_NOT_FOUND");
 }
 
+TEST_F(ScoreTest, CountsTheBosIntoTheLimit) {
+  for (const int32_t tokens : {2047, 2048}) {  // and one for BOS
+    v1::ScoreRequest request;
+    request.mutable_token_ids()->add_ids(5);
+    for (int i = 0; i < 2; ++i) request.add_choices()->mutable_token_ids()->add_ids(6);
+    for (int32_t i = 2; i < tokens; ++i) request.mutable_choices(1)->mutable_token_ids()->add_ids(7);
+    const Scored result = Score(client_->inference.get(), request);
+    EXPECT_EQ(result.scores.size(), tokens == 2047 ? 2 : 0);
+    if (result.status.ok()) continue;
+    ExpectError(result.status, grpc::StatusCode::INVALID_ARGUMENT, "PROMPT_TOO_LONG");
+    EXPECT_EQ(Details(result.status).bad_request.field_violations(0).field(), "choices[1]");
+  }
+}
+
 TEST_F(ScoreTest, ScoreRefusesNothingToScore) {
   v1::ScoreRequest request;
   ExpectError(Score(client_->inference.get(), request).status, grpc::StatusCode::INVALID_ARGUMENT,

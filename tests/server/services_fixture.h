@@ -24,6 +24,7 @@ class ServicesTest : public testing::Test {
     auto core = std::make_unique<FakeCore>();
     core_ = core.get();
     ServedModel model = LettersModel(std::move(core));
+    tokenizer_ = std::static_pointer_cast<const LettersTokenizer>(model.tokenizer);
     auto daemon = Daemon::Start(options, std::move(model), &telemetry_.emplace_back());
     ASSERT_TRUE(daemon.ok()) << daemon.status();
     daemon_ = *std::move(daemon);
@@ -40,6 +41,7 @@ class ServicesTest : public testing::Test {
 
   std::deque<Telemetry> telemetry_;
   FakeCore* core_ = nullptr;
+  std::shared_ptr<const LettersTokenizer> tokenizer_;
   std::unique_ptr<Daemon> daemon_;
   std::unique_ptr<Client> client_;
 };

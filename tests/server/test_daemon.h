@@ -27,6 +27,7 @@ inline DaemonOptions TestOptions() {
   options.metrics_listen = "127.0.0.1:0";
   options.backend = "auto";
   options.cpu_threads = 1;
+  options.tokenizer_threads = 2;
   options.state_memory = 256 << 20;
   options.state_dtype = "auto";
   options.max_batch_tokens = 512;
