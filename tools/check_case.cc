@@ -125,10 +125,6 @@ Tolerance ToleranceFor(const GoldenCase& golden, const CheckOptions& options) {
   return {tensor, INFINITY};
 }
 
-StateDtype ReferenceState(const CheckOptions& options) {
-  return options.backend == "cuda" ? options.ops.state_dtype : StateDtype::kF32;
-}
-
 TensorErrors CompareSequences(const ModelShape& shape, const SequenceResult& actual,
                               const SequenceResult& expected) {
   const int64_t widths[] = {shape.kv_width(), shape.kv_width(), shape.width, shape.width};
@@ -154,9 +150,7 @@ absl::StatusOr<CaseReport> CheckCase(const GoldenCase& golden, const CheckOption
 
   SequenceResult expected = golden.expected;
   if (!IsExact(options)) {
-    OpsOptions reference;
-    reference.state_dtype = ReferenceState(options);
-    absl::StatusOr<Runner> oracle = MakeRunner("reference", shape, tensors, reference, tokens);
+    absl::StatusOr<Runner> oracle = MakeRunner("reference", shape, tensors, OpsOptions(), tokens);
     if (!oracle.ok()) return oracle.status();
     absl::StatusOr<SequenceResult> result =
         RunSequence(oracle->model.get(), oracle->arena.get(), golden.tokens, {tokens});

@@ -47,10 +47,9 @@ struct CaseReport {
 // The tolerance for a case. Exact comparisons are with the golden vectors; others with the reference backend
 // on the same weights: rounding of bf16 and fp16 may move logits and state by 1 % (2 % for the CUDA backend
 // on a chain of strong feedback). The reference's state is in float32, so that what compact state costs is
-// seen too, but for the CUDA backend in what the backend's is: there the kernels are looked at.
+// seen too.
 bool IsExact(const CheckOptions& options);
 Tolerance ToleranceFor(const GoldenCase& golden, const CheckOptions& options);
-StateDtype ReferenceState(const CheckOptions& options);
 
 // INVALID_ARGUMENT for the backend "auto".
 absl::StatusOr<CaseReport> CheckCase(const GoldenCase& golden, const CheckOptions& options);

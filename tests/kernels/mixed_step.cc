@@ -13,7 +13,9 @@
 namespace sessa {
 namespace {
 
-constexpr int32_t kLongestPast = 150, kPromptPast = 70;
+constexpr int32_t kLongestPast = 150;
+// The prompt's session is cut back into a block that had been full: all of what a fork copies is written.
+constexpr int32_t kPromptRead = 128, kPromptPast = 70;
 
 // What a session's rows of a step gave: logits of those that wanted them, and the rows of all planes.
 struct Given {
@@ -25,7 +27,7 @@ class MixedStep {
   MixedStep(std::unique_ptr<Ops> ops, int32_t decoders, int32_t chunk, uint32_t seed)
       : compact_(ops->layout().has_open_pages()),
         model_(std::move(ops)),
-        arena_((decoders + 1) * PagesFor(kLongestPast + 1) + PagesFor(kPromptPast + chunk),
+        arena_(decoders * PagesFor(kLongestPast + 1) + 2 * PagesFor(kPromptPast + chunk) + 1,
                compact_ ? decoders + 2 : 0),
         random_(seed),
         chunk_(chunk),
@@ -40,22 +42,23 @@ class MixedStep {
     const absl::Status status =
         model_.ops().AllocateState(arena_.total(PageKind::kState), arena_.total(PageKind::kOpen));
     if (!status.ok()) return status.ToString();
-    std::vector<size_t> decoders, prompt = {tables_.size() - 1}, all;
+    std::vector<size_t> decoders, all;
     for (size_t i = 0; i < tables_.size(); ++i) {
       const bool decodes = i + 1 < tables_.size();
       if (decodes) decoders.push_back(i);
       all.push_back(i);
       next_.push_back(Tokens(decodes ? 1 : chunk_));
-      Read(i, decodes ? 1 + random_() % kLongestPast : kPromptPast);
+      Read(i, decodes ? 1 + random_() % kLongestPast : kPromptRead);
     }
-    // The step at the chunk's end leaves another block in the open page than it began with.
-    const PageId spare = compact_ ? *arena_.Allocate(PageKind::kOpen) : -1, open = tables_.back().open_page();
-    if (compact_) model_.ops().CopyOpenPage(open, spare);
-    std::vector<Given> alone = Step(decoders), read = Step(prompt);
+    // Alone a fork goes on, together its parent: neither may touch the other's pages.
+    PageTable& prompt = tables_.back();
+    prompt.Truncate(kPromptPast, &arena_);
+    tables_.push_back(prompt.Fork(kPromptPast, &arena_));
+    next_.push_back(next_.back());
+    for (size_t i = 0; i < tables_.size(); ++i) MakeRoom(i, tables_[i].tokens() + next_[i].size());
+    std::vector<Given> alone = Step(decoders), read = Step({tables_.size() - 1});
     alone.insert(alone.end(), read.begin(), read.end());
-    if (compact_) model_.ops().CopyOpenPage(spare, open);
     const std::vector<Given> together = Step(all);
-    if (compact_) arena_.Unref(PageKind::kOpen, spare);
     if (!error_.empty()) return error_;
     for (size_t i = 0; i < all.size(); ++i) {
       if (!Same(alone[i].logits, together[i].logits)) return absl::StrCat("logits of session ", i);
@@ -81,16 +84,23 @@ class MixedStep {
     if (!status.ok() && error_.empty()) error_ = status.ToString();
   }
 
-  // The first tokens of a session, and room for the next.
+  void MakeRoom(size_t session, int64_t end) {
+    std::vector<PageCopy> copies;
+    if (!tables_[session].EnsureCapacity(end, &arena_, &copies)) error_ = "out of pages";
+    for (const PageCopy& copy : copies) {
+      if (copy.kind == PageKind::kState) model_.ops().CopyPage(copy.from, copy.to);
+      if (copy.kind == PageKind::kOpen) model_.ops().CopyOpenPage(copy.from, copy.to);
+    }
+  }
+
+  // The first tokens of a session.
   void Read(size_t session, int32_t count) {
     PageTable& table = tables_[session];
-    std::vector<PageCopy> copies;  // none: nobody shares
-    if (!table.EnsureCapacity(count, &arena_, &copies)) error_ = "out of pages";
+    MakeRoom(session, count);
     StepBatch batch;
     StepBatchBuilder(&batch).Append(Tokens(count), 0, table, {}, -1);
     Launch(batch);
     table.Commit(count);
-    if (!table.EnsureCapacity(count + next_[session].size(), &arena_, &copies)) error_ = "out of pages";
   }
 
   // The next tokens of these sessions, which are as if they had not been read afterwards.
@@ -144,7 +154,7 @@ class MixedStep {
   std::mt19937 random_;
   const int32_t chunk_;
   SampleParams greedy_;
-  std::vector<PageTable> tables_;           // the last one is the prompt's
+  std::vector<PageTable> tables_;           // behind the decoders' the prompt's, and its fork
   std::vector<std::vector<int32_t>> next_;  // tokens, by session
   std::string error_;
 };
