@@ -71,7 +71,7 @@ __device__ __forceinline__ void ComputeItems(const AttentionParams& p, const Eng
     } else {
       handover.AwaitEmpty(posted);
     }
-    handover.Post(item, warp == 0);
+    handover.Post(item, posted, warp == 0);
     if (item.row < 0) return;
     ++posted;
   }

@@ -42,8 +42,9 @@ struct ItemQueue {
 };
 
 // The leaves of one item on their way from the warps that compute to those that merge (decode_merge.cuh).
+// Items have two places by turns: one would do, but racecheck takes that for a race.
 struct Handover {
-  AttentionItem item;
+  AttentionItem items[2];
   CopyBarrier full, empty;
 
   __device__ __forceinline__ void Init(int writers, int readers) {  // warps
@@ -52,18 +53,16 @@ struct Handover {
   }
   // Computing warps, for the `n`th item: until the leaves of the one before may be overwritten.
   __device__ __forceinline__ void AwaitEmpty(int n) { empty.Wait((n & 1) ^ 1); }
-  // Computing warps, all lanes: this warp's leaf is written. The first of them writes the item.
-  __device__ __forceinline__ void Post(const AttentionItem& next, bool first) {
-    if (first && (threadIdx.x & 31) == 0) item = next;
+  // Computing warps, all lanes: this warp's leaf of the `n`th item is written. The first of them writes the
+  // item.
+  __device__ __forceinline__ void Post(const AttentionItem& item, int n, bool first) {
+    if (first && (threadIdx.x & 31) == 0) items[n & 1] = item;
     full.ArriveAsWarp();
   }
-  // Merging warps: whether leaves are there. Does not wait: another engine's may be.
+  // Merging warps: whether the leaves of an item are there, the first of all for parity 0, and so on by
+  // turns. Does not wait: another engine's may be.
   __device__ __forceinline__ bool Arrived(uint32_t parity) {
-    if (!__all_sync(kWholeWarp, full.Test(parity))) return false;
-#if SESSA_RACECHECK
-    full.Wait(parity);  // racecheck seems to lose what a warp that polls two barriers by turns has seen
-#endif
-    return true;
+    return __all_sync(kWholeWarp, full.Test(parity));
   }
   // Merging warps, all lanes: this warp needs the leaves no more.
   __device__ __forceinline__ void Release() { empty.ArriveAsWarp(); }

@@ -25,19 +25,44 @@ struct Parts {
   int single;  // of so many only every fourth is there, for itself and the next three
 };
 
-// What other multiprocessors have written is not read through L1.
+// What other multiprocessors have written is not read through L1. racecheck takes such a load for
+// synchronisation, and is to see how leaves are read.
 __device__ __forceinline__ float2 LoadPart(const float2* at) {
+#if SESSA_RACECHECK
+  if (__isShared(at)) return *at;
+#endif
   float2 x;
   asm volatile("ld.relaxed.gpu.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "l"(at) : "memory");
   return x;
 }
 __device__ __forceinline__ float4 LoadPart(const float4* at) {
+#if SESSA_RACECHECK
+  if (__isShared(at)) return *at;
+#endif
   float4 x;
   asm volatile("ld.relaxed.gpu.v4.f32 {%0, %1, %2, %3}, [%4];"
                : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
                : "l"(at)
                : "memory");
   return x;
+}
+
+// Parts are soon read, and in the next layer there are others in their place: they are to stay in the L2
+// cache, for a write between reads costs memory more than its bytes.
+__device__ __forceinline__ uint64_t KeepInL2() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_last.b64 %0;" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ void StorePart(float2* at, const float2& x) {
+  asm volatile("st.global.L2::cache_hint.v2.f32 [%0], {%1, %2}, %3;" ::"l"(at), "f"(x.x), "f"(x.y),
+               "l"(KeepInL2())
+               : "memory");
+}
+__device__ __forceinline__ void StorePart(float4* at, const float4& x) {
+  asm volatile("st.global.L2::cache_hint.v4.f32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(at), "f"(x.x), "f"(x.y),
+               "f"(x.z), "f"(x.w), "l"(KeepInL2())
+               : "memory");
 }
 
 // Of a block of kSumColumns columns a lane has two times four, side by side with other lanes': what goes to
@@ -192,8 +217,8 @@ __device__ __forceinline__ void DeliverBlock(const AttentionParams& p, const Att
       const int column = own.at[h];
       if (!own.inside[h]) continue;
       if (!is_result) {
-        *reinterpret_cast<float4*>(slot_of(slot) + column) = merged.acc[h];
-        if (column % sum_columns == 0) sums_of(slot, level)[sum_at[h]] = merged.total[h];
+        StorePart(reinterpret_cast<float4*>(slot_of(slot) + column), merged.acc[h]);
+        if (column % sum_columns == 0) StorePart(sums_of(slot, level) + sum_at[h], merged.total[h]);
         continue;
       }
       const float factor = 1.0f / merged.total[h].y;
@@ -245,12 +270,13 @@ __device__ __forceinline__ void MergeItems(const AttentionParams& p, const Atten
   for (int turn = 0; open != 0; turn ^= 1) {
     Engine engine = feedback;
     if (turn != 0) engine = forward;
-    if ((open >> turn & 1) == 0 || !engine.control->handover.Arrived(parities >> turn & 1)) {
+    const uint32_t parity = parities >> turn & 1;
+    if ((open >> turn & 1) == 0 || !engine.control->handover.Arrived(parity)) {
       __nanosleep(kPollNanoseconds);
       continue;
     }
     parities ^= 1u << turn;
-    const AttentionItem item = engine.control->handover.item;
+    const AttentionItem item = engine.control->handover.items[parity];
     if (item.row < 0) {
       open &= ~(1u << turn);
       continue;

@@ -123,7 +123,7 @@ TEST_P(CudaInvarianceTest, DecodesAndReadsAPromptInOneStep) {
   options.max_segments = 64;
   for (const int32_t decoders : {1, 2, 3, 9, 40}) {  // the few-rows kernel; both kinds of products; buckets
     for (const int32_t chunk : {2, 59, 300}) {
-      if (Quick() && decoders != 2 && chunk != 59) continue;
+      if (Quick() && (chunk != 59 || (decoders != 2 && decoders != 9))) continue;
       EXPECT_EQ(MixedStepDifference(LoadCudaOps(test.shape, weights.tensors(), options).value(), decoders,
                                     chunk, chunk),
                 "")
