@@ -26,6 +26,8 @@ Reactor* GenerateStream::Start(const StreamContext& server, grpc::CallbackServer
   if (absl::Status status = server.core->Submit(std::move(turn)); !status.ok()) {
     server.metrics->OnRefused(status.code());
     stream->End(std::move(status));
+  } else {
+    stream->RepeatEarlyCancel();
   }
   return stream.get();
 }

@@ -43,7 +43,7 @@ template <class Response, class Buffer>
 class StreamWriter : public grpc::ServerWriteReactor<Response>, public LiveTurn {
  public:
   void CheckReader(absl::Time now) final;
-  void CancelByRequest() override { CancelTurn(absl::OkStatus()); }
+  void CancelByRequest() final;
 
  protected:
   StreamWriter(grpc::CallbackServerContext* context, Metrics* metrics, absl::Duration slow_reader_timeout,
@@ -88,6 +88,9 @@ class StreamWriter : public grpc::ServerWriteReactor<Response>, public LiveTurn 
     }
     Advance();
   }
+  // To be called once the core has the turn, if a client could name it before: a wish to end it that came
+  // before that found no turn.
+  void RepeatEarlyCancel();
   // For fill functions of the first message.
   grpc::CallbackServerContext* context() { return context_; }
 
@@ -125,6 +128,7 @@ class StreamWriter : public grpc::ServerWriteReactor<Response>, public LiveTurn 
       ABSL_GUARDED_BY(mutex_);  // of the write in flight, once gRPC has it
   bool paused_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;             // the client is gone
+  bool cancel_asked_ ABSL_GUARDED_BY(mutex_) = false;          // by a client, with CancelTurn
   std::optional<absl::Status> ended_ ABSL_GUARDED_BY(mutex_);  // how the turn ended
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;             // gRPC has been told the status
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
@@ -193,6 +197,24 @@ void StreamWriter<Response, Buffer>::OnCancel() {
   }
   CancelTurn(absl::OkStatus());
   Advance();
+}
+
+template <class Response, class Buffer>
+void StreamWriter<Response, Buffer>::CancelByRequest() {
+  {
+    MutexLock lock(&mutex_);
+    cancel_asked_ = true;
+  }
+  CancelTurn(absl::OkStatus());
+}
+
+template <class Response, class Buffer>
+void StreamWriter<Response, Buffer>::RepeatEarlyCancel() {
+  {
+    MutexLock lock(&mutex_);
+    if (!cancel_asked_ || finishing_) return;
+  }
+  CancelTurn(absl::OkStatus());
 }
 
 template <class Response, class Buffer>

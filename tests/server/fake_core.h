@@ -35,6 +35,11 @@ class FakeCore : public Core {
     MutexLock lock(&mutex_);
     script_ = std::move(script);
   }
+  // Called in Submit before the turn is there.
+  void set_before_submit(std::function<void()> action) {
+    MutexLock lock(&mutex_);
+    before_submit_ = std::move(action);
+  }
   void set_refusal(absl::Status status) {
     MutexLock lock(&mutex_);
     refusal_ = std::move(status);
@@ -100,6 +105,12 @@ class FakeCore : public Core {
   absl::Status Submit(std::unique_ptr<TurnRequest> request) override {
     std::shared_ptr<const TurnRequest> turn = std::move(request);
     Script script;
+    std::function<void()> before;
+    {
+      MutexLock lock(&mutex_);
+      before = before_submit_;
+    }
+    if (before) before();
     {
       MutexLock lock(&mutex_);
       if (!refusal_.ok()) return refusal_;
@@ -235,6 +246,7 @@ class FakeCore : public Core {
   CondVar wake_;
   std::deque<std::function<void()>> work_ ABSL_GUARDED_BY(mutex_);
   Script script_ ABSL_GUARDED_BY(mutex_);
+  std::function<void()> before_submit_ ABSL_GUARDED_BY(mutex_);
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
   CoreStatus status_ ABSL_GUARDED_BY(mutex_) = [] {
     CoreStatus status;

@@ -208,6 +208,22 @@ TEST_F(StreamTest, CancelTurnEndsTheStreamWithFinished) {
   }
 }
 
+TEST_F(StreamTest, ACancelThatComesBeforeTheCoreHasTheTurnIsNotLost) {
+  Start();
+  StartSilently();
+  core_->set_before_submit([&] {
+    v1::CancelTurnRequest cancel;
+    cancel.set_turn_request_id("turn-1");
+    grpc::ClientContext context;
+    v1::CancelTurnResponse response;
+    EXPECT_TRUE(client_->inference->CancelTurn(&context, cancel, &response).ok());
+  });
+  const Generated result = Generate(client_->inference.get(), Request("turn-1"));
+  EXPECT_TRUE(result.status.ok()) << result.status.error_message();
+  EXPECT_EQ(result.finished, 1);
+  EXPECT_EQ(core_->live_turns(), 0u);
+}
+
 TEST_F(StreamTest, PassesTheDeadlineOn) {
   Start();
   const absl::Time before = absl::Now();
