@@ -71,6 +71,17 @@ void SimulatedClients::ChooseSession(std::mt19937_64& random, TurnRequest* reque
   if (!Chance(random, 5)) request->principal.name = key.first;
 }
 
+std::vector<SimulatedClients::ClientTurn*> SimulatedClients::TurnsOn(const std::string& session_id) const {
+  std::vector<ClientTurn*> on;
+  for (const auto& turn : turns_) {
+    const TurnRecord record = turn->sink->record();
+    const bool same = turn->request->session_id == session_id ||
+                      (record.started && record.started->session_id == session_id);
+    if (same) on.push_back(turn.get());
+  }
+  return on;
+}
+
 SimulatedClients::ClientTurn* SimulatedClients::Some(std::mt19937_64& random) {
   return turns_.empty() ? nullptr : turns_[Index(random, turns_.size())].get();
 }
@@ -83,6 +94,14 @@ void SimulatedClients::CancelSome(std::mt19937_64& random) {
   turn->cancelled_with_error = turn->cancelled_with_error || with_error;
   toy_.core().Cancel(turn->request->principal, turn->request->request_id,
                      with_error ? absl::ResourceExhaustedError("slow reader") : absl::OkStatus());
+}
+
+void SimulatedClients::CancelOnSome(std::mt19937_64& random) {
+  const std::vector<SessionKey> known = KnownSessions();
+  if (known.empty()) return;
+  const SessionKey key = known[Index(random, known.size())];
+  for (ClientTurn* turn : TurnsOn(key.second)) turn->cancelled = true;
+  toy_.core().CancelOnSession({key.first}, key.second);
 }
 
 void SimulatedClients::PauseSome(std::mt19937_64& random) {
@@ -105,12 +124,7 @@ void SimulatedClients::DeleteSome(std::mt19937_64& random) {
   const SessionKey key = known[Index(random, known.size())];
   const bool was_deleted = sessions_[key].deleted;
   sessions_[key].deleted = true;
-  for (const auto& turn : turns_) {
-    const TurnRecord record = turn->sink->record();
-    const bool same = turn->request->session_id == key.second ||
-                      (record.started && record.started->session_id == key.second);
-    if (same) turn->session_deleted = true;
-  }
+  for (ClientTurn* turn : TurnsOn(key.second)) turn->session_deleted = true;
   toy_.core().DeleteSession({key.first}, key.second, [this, was_deleted](absl::Status status) {
     Expect(status.ok() || was_deleted, "a session that is there can be deleted");
   });

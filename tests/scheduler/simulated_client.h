@@ -24,6 +24,7 @@ class SimulatedClients {
   // Lets the request continue a session that its principal (rarely: another) knows of, if there is one.
   void ChooseSession(std::mt19937_64& random, TurnRequest* request);
   void CancelSome(std::mt19937_64& random);
+  void CancelOnSome(std::mt19937_64& random);  // by a session
   void PauseSome(std::mt19937_64& random);
   void DeleteSome(std::mt19937_64& random);
   void CreateSession(const std::string& principal);
@@ -60,6 +61,7 @@ class SimulatedClients {
                  const OutputResult& next, bool stop_matched);
   std::vector<int32_t> FullPrompt(const TurnRequest& request, bool opens) const;
   SampleParams FullParams(const TurnRequest& request, int32_t index) const;
+  std::vector<ClientTurn*> TurnsOn(const std::string& session_id) const;
   ClientTurn* Some(std::mt19937_64& random);
   std::vector<SessionKey> KnownSessions() const;
 

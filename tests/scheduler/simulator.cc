@@ -73,8 +73,10 @@ class Simulation {
       RunEmitter();
     } else if (what <= 860) {
       toy_.pool().RunOne();
-    } else if (what <= 890) {
+    } else if (what <= 885) {
       clients_.CancelSome(random_);
+    } else if (what <= 890) {
+      clients_.CancelOnSome(random_);
     } else if (what <= 930) {
       clients_.PauseSome(random_);
     } else if (what <= 980) {

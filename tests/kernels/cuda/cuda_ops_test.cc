@@ -70,8 +70,8 @@ Runner MakeRunner(CreateOpsFn create, const ShapeCase& test, const ModelTensors&
   return Runner(std::move(ops), pages, open);
 }
 
-// Activations are rounded to bf16 (relative error up to 2^-9) six times a layer; the errors of a row's
-// numbers are independent, so that norms grow like the root of their count.
+// Activations are rounded to bf16 six times a layer, which moves a row's norm by 2^-9 each time; the errors
+// are independent, so that they grow like the root of their count.
 double Tolerance(const ModelShape& shape) { return 4 * std::sqrt(6.0 * shape.layers + 2) / 512; }
 
 // One token at a time; of the quick ones the first, and those around the second page edge.

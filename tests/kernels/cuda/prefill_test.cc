@@ -1,10 +1,10 @@
 // Prefill launchers against float64, for every kind of attention, lengths around tile edges, and many
 // segments.
 //
-// Tolerances: o is rounded to bf16, as are its weights: half an ulp of each is 2^-9, so 2^-8 in all. s passes
-// through a handful of fp16 operands (weights, inverse, right-hand side, s itself; 2^-11 to 2^-12 each,
-// unrelated): 2^-9 over all rows and 2^-8 for a single one. The plain kernels are float32 but for the fp16
-// state they read.
+// Tolerances: o is rounded to bf16, as are its weights: each moves a norm by 2^-9 (a single number by 2^-8 at
+// most), so 2^-8 in all. s passes through a handful of fp16 operands (weights, inverse, right-hand side, s
+// itself; 2^-12 to 2^-11 each, unrelated): 2^-9 over all rows and 2^-8 for a single one. The plain kernels
+// are float32 but for the fp16 state they read.
 #include <gtest/gtest.h>
 
 #include "tests/kernels/cuda/prefill_fixture.h"
